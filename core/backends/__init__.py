@@ -1,0 +1,1 @@
+"""Contains rasterising kernels on raw tensors, one folder per way of running them."""

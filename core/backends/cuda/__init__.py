@@ -1,0 +1,1 @@
+"""Contains optional CUDA backends: gsplat and nvdiffrast, when they can be imported."""

@@ -1,0 +1,1 @@
+"""Contains the CPU kernels, compiled by numba on first use."""

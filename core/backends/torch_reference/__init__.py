@@ -1,0 +1,1 @@
+"""Contains slow, readable reference kernels in torch: the oracle of the tests and the fallback."""

@@ -1,0 +1,1 @@
+"""Contains procedural data: deterministic, made by this project, no external files."""

@@ -1,0 +1,1 @@
+"""Contains metrics that compare meshes and renders."""

@@ -1,0 +1,1 @@
+"""Contains readers and writers of 3D files, read_*/write_* in pairs."""

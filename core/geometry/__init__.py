@@ -1,0 +1,1 @@
+"""Contains verbs on geometry arrays: transforms, normals, extraction, remeshing, unwrapping."""

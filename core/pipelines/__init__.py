@@ -1,0 +1,1 @@
+"""Contains one file per capability: nouns in, nouns out."""

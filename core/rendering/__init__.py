@@ -1,0 +1,1 @@
+"""Contains the renderers: public functions on nouns that choose a backend."""
