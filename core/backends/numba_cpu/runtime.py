@@ -1,0 +1,83 @@
+"""Contains how CPU kernels are compiled and called: cached, announced, one at a time.
+
+Kernels are declared with `compiled` and called from Python through `run_kernel`. Modules that
+declare kernels import numba, so they are themselves imported only when a kernel is wanted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+LOGGER = logging.getLogger(__name__)
+
+# Where numba finds neither OpenMP nor TBB, two Python threads that start parallel kernels at the
+# same time abort the whole process; ComfyUI runs nodes in worker threads.
+KERNEL_LOCK = threading.RLock()
+
+_announced: set[str] = set()
+
+
+def compiled(
+    *, parallel: bool = False, fastmath: bool | set[str] = False, inline: str = "never"
+) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator: compile a function on its first call and keep the machine code on disk.
+
+    Args:
+        parallel: let `numba.prange` loops use all cores.
+        fastmath: numba's relaxed floating-point rules; they must not break determinism.
+        inline: ``always`` inlines the function into the kernels that call it.
+    """
+    import numba
+
+    options: dict[str, Any] = {"nogil": True, "parallel": parallel, "fastmath": fastmath}
+    if inline != "never":
+        options["inline"] = inline
+
+    def declare(function: Callable[..., Any]) -> Any:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError as error:  # neither __pycache__ nor the user's cache folder is writable
+            LOGGER.info("Kernels are compiled anew in every process: %s", error)
+            return numba.njit(**options)(function)
+
+    return declare
+
+
+def run_kernel(kernel: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a compiled kernel under the lock; the first compilation is announced in the log."""
+    with KERNEL_LOCK, _announced_compilation(kernel):
+        return kernel(*arguments)
+
+
+def to_array(tensor: Tensor, dtype: Any) -> np.ndarray:
+    """Contiguous numpy view (or copy, where type or layout differ) of a CPU tensor."""
+    return np.ascontiguousarray(tensor.detach().numpy(), dtype=dtype)
+
+
+@contextlib.contextmanager
+def _announced_compilation(kernel: Callable[..., Any]) -> Iterator[None]:
+    from numba.core import event
+
+    theme = kernel.__module__.rpartition(".")[2]
+    if theme in _announced:
+        yield
+        return
+
+    class _Announcer(event.Listener):
+        def on_start(self, event: Any) -> None:  # not reached when the disk cache has the code
+            if theme not in _announced:
+                _announced.add(theme)
+                LOGGER.warning("Compiling CPU kernels (%s), first run only ...", theme)
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", _Announcer()):
+        yield
