@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.machinery
 import sys
-import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,18 +11,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _register_package() -> None:
-    # A bare module with our folder as its path: `lift3d.core` imports without running the pack's
-    # own __init__, which ComfyUI alone calls.
-    if "lift3d" not in sys.modules:
-        package = types.ModuleType("lift3d")
-        package.__path__ = [str(ROOT)]
-        package.__spec__ = importlib.machinery.ModuleSpec("lift3d", None, is_package=True)
-        package.__spec__.submodule_search_locations = [str(ROOT)]
-        sys.modules["lift3d"] = package
+sys.path.insert(0, str(ROOT))
 
+import run  # noqa: E402
 
-_register_package()
+run.register_package()
 
 import jaxtyping  # noqa: E402
 

@@ -1,0 +1,1 @@
+"""Contains speed and quality measurements; each script prints a Markdown table."""

@@ -1,0 +1,1 @@
+"""Runs Lift3D's nodes and workflows without ComfyUI: a first look, CI and scripts."""
