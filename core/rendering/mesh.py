@@ -156,7 +156,11 @@ def rasterize(
     _check_geometry(vertices_clip, faces)
     if not len(faces):
         return vertices_clip.new_zeros(len(vertices_clip), height, width, 4)
-    choose_backend("mesh", vertices_clip.device, backend)
+    name = choose_backend("mesh", vertices_clip.device, backend)
+    if name == "numba":
+        from ..backends.numba_cpu import mesh as numba_mesh
+
+        return numba_mesh.rasterize(vertices_clip, faces, width, height)
     from ..backends.torch_reference import mesh as torch_mesh
 
     return torch_mesh.rasterize(vertices_clip, faces, width, height)
@@ -192,7 +196,11 @@ def interpolate(
             f"faces point at vertex {int(faces.max())}, but attributes were given for "
             f"{attributes.shape[-2]} vertices."
         )
-    choose_backend("mesh", rast.device, backend)
+    name = choose_backend("mesh", rast.device, backend)
+    if name == "numba":
+        from ..backends.numba_cpu import mesh as numba_mesh
+
+        return numba_mesh.interpolate(attributes, rast, faces)
     from ..backends.torch_reference import mesh as torch_mesh
 
     per_view = attributes if attributes.ndim == 3 else attributes.expand(len(rast), -1, -1)

@@ -1,0 +1,87 @@
+"""Contains the kernels that interpolate vertex attributes over a raster, and their gradient.
+
+Imported lazily: it needs numba.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from .runtime import compiled
+
+
+@compiled(parallel=True)
+def interpolate_forward(attributes, rast, faces, out):
+    """Fill ``out`` [view, height, width, channel]; zero on the background.
+
+    ``attributes`` is [view or 1, vertex, channel]: one set may serve all views.
+    """
+    views, height, width = rast.shape[:3]
+    channels = attributes.shape[2]
+    for row in numba.prange(views * height):
+        view, y = row // height, row % height
+        values = attributes[view % attributes.shape[0]]
+        for x in range(width):
+            face = np.int64(rast[view, y, x, 3]) - 1
+            pixel = out[view, y, x]
+            if face < 0:
+                for k in range(channels):
+                    pixel[k] = 0.0
+                continue
+            u, v = rast[view, y, x, 0], rast[view, y, x, 1]
+            t = 1.0 - (u + v)
+            a, b, c = values[faces[face, 0]], values[faces[face, 1]], values[faces[face, 2]]
+            for k in range(channels):
+                pixel[k] = u * a[k] + v * b[k] + t * c[k]
+
+
+@compiled(parallel=True)
+def weights_backward(attributes, rast, faces, grad, grad_rast):
+    """Fill ``grad_rast`` with the gradient with respect to u and v; zero elsewhere."""
+    views, height, width = rast.shape[:3]
+    channels = attributes.shape[2]
+    for row in numba.prange(views * height):
+        view, y = row // height, row % height
+        values = attributes[view % attributes.shape[0]]
+        for x in range(width):
+            face = np.int64(rast[view, y, x, 3]) - 1
+            u_grad, v_grad = 0.0, 0.0
+            if face >= 0:
+                a, b, c = values[faces[face, 0]], values[faces[face, 1]], values[faces[face, 2]]
+                pixel = grad[view, y, x]
+                for k in range(channels):
+                    u_grad += pixel[k] * (a[k] - c[k])
+                    v_grad += pixel[k] * (b[k] - c[k])
+            grad_rast[view, y, x, 0] = u_grad
+            grad_rast[view, y, x, 1] = v_grad
+            grad_rast[view, y, x, 2] = 0.0
+            grad_rast[view, y, x, 3] = 0.0
+
+
+@compiled(parallel=True)
+def attributes_backward(rast, faces, grad, vertices, parts):
+    """Gradient with respect to the attributes, one buffer per view and part of the rows.
+
+    Returns [view, part, vertex, channel]; every buffer has one writer, in a fixed order.
+    """
+    views, height, width = rast.shape[:3]
+    channels = grad.shape[3]
+    out = np.zeros((views, parts, vertices, channels))
+    for task in numba.prange(views * parts):
+        view, part = task // parts, task % parts
+        buffer = out[view, part]
+        for y in range(height * part // parts, height * (part + 1) // parts):
+            for x in range(width):
+                face = np.int64(rast[view, y, x, 3]) - 1
+                if face < 0:
+                    continue
+                u, v = rast[view, y, x, 0], rast[view, y, x, 1]
+                t = 1.0 - (u + v)
+                a, b, c = buffer[faces[face, 0]], buffer[faces[face, 1]], buffer[faces[face, 2]]
+                pixel = grad[view, y, x]
+                for k in range(channels):
+                    a[k] += u * pixel[k]
+                    b[k] += v * pixel[k]
+                    c[k] += t * pixel[k]
+    return out
