@@ -25,17 +25,18 @@ def to_array(tensor: Tensor, dtype: str = "<f4") -> np.ndarray:
     return np.ascontiguousarray(tensor.detach().cpu().numpy()).astype(dtype)
 
 
-def parse_numbers(tokens: Sequence[bytes], dtype: str, what: str) -> np.ndarray:
-    """Numbers of text tokens, all at once.
+def parse_numbers(tokens: Sequence[bytes] | np.ndarray, dtype: str, what: str) -> np.ndarray:
+    """Numbers of text tokens, all at once; an array of byte strings keeps its shape.
 
     Raises:
         ValueError: a token is not a number.
     """
-    if not tokens:
-        return np.zeros(0, dtype)
-    longest = max(map(len, tokens))
-    if longest > MAX_TOKEN_BYTES:
-        raise ValueError(f"{what}: a number of {longest} characters; the file is damaged.")
+    if not isinstance(tokens, np.ndarray):
+        if not tokens:
+            return np.zeros(0, dtype)
+        longest = max(map(len, tokens))  # the array below takes this much for every token
+        if longest > MAX_TOKEN_BYTES:
+            raise ValueError(f"{what}: a number of {longest} characters; the file is damaged.")
     try:
         return np.array(tokens).astype(dtype)
     except (ValueError, OverflowError) as error:

@@ -57,7 +57,7 @@ class SpzHeader:
         return self.count * sum(self.column_bytes)
 
 
-def encode_spz(cloud: GaussianCloud, *, compression_level: int = 6) -> bytes:
+def encode_spz(cloud: GaussianCloud, *, compression_level: int = 3) -> bytes:
     """Bytes of an SPZ file of version 3; order is kept, values are rounded as the module says."""
     means = to_array(cloud.means, "<f8")
     bits = _choose_fractional_bits(float(np.abs(means).max(initial=0.0)))
@@ -167,10 +167,12 @@ def _decode_positions(stored: np.ndarray, header: SpzHeader) -> np.ndarray:
 
 def _encode_harmonics(rest: np.ndarray) -> np.ndarray:
     """Bytes of the coefficients above degree 0; the colour channel runs fastest."""
-    bytes_128 = np.rint(rest * 128).clip(-1e4, 1e4).astype(np.int32) + 128
-    step = np.full((rest.shape[1], 1), HIGHER_STEP)
-    step[:3] = DEGREE_1_STEP
-    return ((bytes_128 + step // 2) // step * step).clip(0, 255).astype(np.uint8)
+    plain = _to_byte(rest * 128 + 128)
+    levels = np.arange(256)
+    for columns, step in ((slice(0, 3), DEGREE_1_STEP), (slice(3, None), HIGHER_STEP)):
+        rounded = np.minimum((levels + step // 2) // step * step, 255).astype(np.uint8)
+        plain[:, columns] = rounded[plain[:, columns]]
+    return plain
 
 
 def _to_byte(values: np.ndarray) -> np.ndarray:
