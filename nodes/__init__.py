@@ -1,0 +1,19 @@
+"""Contains ComfyUI's view of Lift3D: the list of nodes, in the order of the menu."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .host import ComfyExtension, register_model_folder
+
+
+class Lift3DExtension(ComfyExtension):
+    """The nodes of this pack."""
+
+    async def get_node_list(self) -> list[Any]:
+        """Node classes, by theme."""
+        from . import assets, cameras, convert, health, inspect, views
+
+        register_model_folder()
+        themes = (assets, cameras, views, inspect, convert, health)
+        return [node for theme in themes for node in theme.NODES]
