@@ -103,3 +103,40 @@ def neighbour_mean(
     degrees = vertex_degrees(edges, len(values))
     mean = summed / degrees.clamp(min=1).to(values)[:, None]
     return torch.where(degrees[:, None] > 0, mean, values)
+
+
+def has_edge(
+    table: EdgeTable, first: Int64[Tensor, " pair"], second: Int64[Tensor, " pair"]
+) -> Bool[Tensor, " pair"]:
+    """Whether the mesh has an edge between the two vertices of each pair."""
+    if not len(table.edges) or not len(first):
+        return torch.zeros_like(first, dtype=torch.bool)
+    stride = int(max(table.edges.max(), first.max(), second.max())) + 1
+    keys = table.edges[:, 0] * stride + table.edges[:, 1]  # sorted, as the edges are
+    wanted = torch.minimum(first, second) * stride + torch.maximum(first, second)
+    place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+    return keys[place] == wanted
+
+
+def count_common_neighbours(
+    table: EdgeTable, pairs: Int64[Tensor, "pair 2"], num_vertices: int
+) -> Int64[Tensor, " pair"]:
+    """Number of vertices that are neighbours of both vertices of each pair."""
+    center, other = pairs.unbind(1)
+    wanted = torch.zeros(num_vertices, dtype=torch.bool, device=pairs.device)
+    wanted[center] = True
+    start, end = table.edges.unbind(1)
+    forward, backward = wanted[start], wanted[end]
+    source = torch.cat([start[forward], end[backward]])
+    source, order = torch.sort(source)
+    target = torch.cat([end[forward], start[backward]])[order]
+    degrees = torch.bincount(source, minlength=num_vertices)
+    first = degrees.cumsum(0) - degrees
+
+    # One row per (pair, neighbour of its center).
+    repeats = degrees[center]
+    pair = torch.arange(len(pairs), device=pairs.device).repeat_interleave(repeats)
+    within = torch.arange(len(pair), device=pairs.device) - (repeats.cumsum(0) - repeats)[pair]
+    neighbour = target[first[center[pair]] + within]
+    common = has_edge(table, other[pair], neighbour)
+    return torch.bincount(pair[common], minlength=len(pairs))
