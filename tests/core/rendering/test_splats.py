@@ -79,7 +79,8 @@ def test_one_ball_is_the_analytic_gaussian(backend: str) -> None:
 def test_depth_is_the_distance_along_the_viewing_direction(backend: str) -> None:
     render = _render(_ball((0.2, 0.1, 0.5)), backend)
     seen = render.alpha[0] > 0
-    torch.testing.assert_close(render.depth[0][seen], torch.full((int(seen.sum()),), 2.5))
+    depth = render.depth[0][seen]  # at the rim, alpha = 1 - T has lost digits in float32
+    torch.testing.assert_close(depth, torch.full_like(depth, 2.5), rtol=3e-5, atol=0)
     assert float(render.depth[0][~seen].abs().max()) == 0.0
     median = render.median_depth[0]
     torch.testing.assert_close(median[median > 0], torch.full((int((median > 0).sum()),), 2.5))
