@@ -169,3 +169,37 @@ def _per_view_array(attributes: Tensor) -> np.ndarray:
 def _num_parts(views: int) -> int:
     """Parts of the rows of a view that have a gradient buffer of their own."""
     return -(-MIN_TASKS // views)
+
+
+def find_silhouette_candidates(
+    rast: Float[Tensor, "view height width 4"],
+    vertices_clip: Float[Tensor, "view vertex 4"],
+    faces: Int64[Tensor, "face 3"],
+    edges: Int64[Tensor, "edge 2"],
+    edge_faces: Int64[Tensor, "edge 2"],
+    edge_signs: Int64[Tensor, "edge 2"],
+    extra: Int64[Tensor, "extra 3"],
+) -> tuple[Int64[Tensor, "candidate 5"], Float[Tensor, " candidate"]]:
+    """Crossings of visible silhouette edges with pixel pairs; see `rendering.silhouette`.
+
+    Returns:
+        Columns (view, edge, inner pixel, outer pixel, along_x), and the distance of the edge from
+        the inner pixel's centre. In the order of views and edges.
+    """
+    from .mesh_silhouette import face_orientations, find_candidates
+
+    clip = to_array(vertices_clip, np.float64)
+    orientations = run_kernel(face_orientations, clip, to_array(faces, np.int32))
+    extra_array = to_array(extra, np.int64)
+    found, reach = run_kernel(
+        find_candidates,
+        clip,
+        to_array(rast, rast.detach().numpy().dtype),
+        orientations,
+        to_array(edges, np.int64),
+        to_array(edge_faces, np.int64),
+        to_array(edge_signs, np.int64),
+        extra_array,
+        np.searchsorted(extra_array[:, 0], np.arange(len(edges) + 1)),
+    )
+    return torch.from_numpy(found), torch.from_numpy(reach)

@@ -17,7 +17,7 @@ MAX_CORNERS = 8  # three, and at most one more for each of the five planes
 NO_DIRECTION = 32  # bit of a vertex with w <= 0 that no plane excludes
 
 
-@compiled(inline="always")
+@compiled()
 def plane_distance(plane, x, y, z, w, guard):
     """Signed distance to the near plane (0) or a guard plane (1..4); negative is outside."""
     if plane == 0:
@@ -62,13 +62,13 @@ def project_vertices(clip, width, height, xy, depth, outside):
             depth[view, vertex] = z / w
 
 
-@compiled(inline="always")
+@compiled()
 def snap_x(x_ndc, width):
     """Column in steps of 1 / SUBPIXELS."""
     return np.int64(np.floor((x_ndc * 0.5 + 0.5) * (width * SUBPIXELS) + 0.5))
 
 
-@compiled(inline="always")
+@compiled()
 def snap_y(y_ndc, height):
     """Row in steps of 1 / SUBPIXELS, counted from the top."""
     return np.int64(np.floor((0.5 - y_ndc * 0.5) * (height * SUBPIXELS) + 0.5))
@@ -85,7 +85,7 @@ def count_crossing(outside, faces):
     return counts
 
 
-@compiled(inline="always")
+@compiled()
 def is_crossing(outside, view, faces, face):
     """Whether a face lies neither inside all planes nor wholly outside one of them."""
     a = outside[view, faces[face, 0]]

@@ -21,19 +21,18 @@ def interpolate_forward(attributes, rast, faces, out):
     channels = attributes.shape[2]
     for row in numba.prange(views * height):
         view, y = row // height, row % height
-        values = attributes[view % attributes.shape[0]]
+        values, pixels, filled = attributes[view % attributes.shape[0]], rast[view, y], out[view, y]
         for x in range(width):
-            face = np.int64(rast[view, y, x, 3]) - 1
-            pixel = out[view, y, x]
+            face = np.int64(pixels[x, 3]) - 1
             if face < 0:
                 for k in range(channels):
-                    pixel[k] = 0.0
+                    filled[x, k] = 0.0
                 continue
-            u, v = rast[view, y, x, 0], rast[view, y, x, 1]
+            u, v = pixels[x, 0], pixels[x, 1]
             t = 1.0 - (u + v)
-            a, b, c = values[faces[face, 0]], values[faces[face, 1]], values[faces[face, 2]]
+            a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
             for k in range(channels):
-                pixel[k] = u * a[k] + v * b[k] + t * c[k]
+                filled[x, k] = u * values[a, k] + v * values[b, k] + t * values[c, k]
 
 
 @compiled(parallel=True)
@@ -43,20 +42,20 @@ def weights_backward(attributes, rast, faces, grad, grad_rast):
     channels = attributes.shape[2]
     for row in numba.prange(views * height):
         view, y = row // height, row % height
-        values = attributes[view % attributes.shape[0]]
+        values, pixels = attributes[view % attributes.shape[0]], rast[view, y]
+        given, filled = grad[view, y], grad_rast[view, y]
         for x in range(width):
-            face = np.int64(rast[view, y, x, 3]) - 1
+            face = np.int64(pixels[x, 3]) - 1
             u_grad, v_grad = 0.0, 0.0
             if face >= 0:
-                a, b, c = values[faces[face, 0]], values[faces[face, 1]], values[faces[face, 2]]
-                pixel = grad[view, y, x]
+                a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
                 for k in range(channels):
-                    u_grad += pixel[k] * (a[k] - c[k])
-                    v_grad += pixel[k] * (b[k] - c[k])
-            grad_rast[view, y, x, 0] = u_grad
-            grad_rast[view, y, x, 1] = v_grad
-            grad_rast[view, y, x, 2] = 0.0
-            grad_rast[view, y, x, 3] = 0.0
+                    u_grad += given[x, k] * (values[a, k] - values[c, k])
+                    v_grad += given[x, k] * (values[b, k] - values[c, k])
+            filled[x, 0] = u_grad
+            filled[x, 1] = v_grad
+            filled[x, 2] = 0.0
+            filled[x, 3] = 0.0
 
 
 @compiled(parallel=True)
@@ -72,16 +71,17 @@ def attributes_backward(rast, faces, grad, vertices, parts):
         view, part = task // parts, task % parts
         buffer = out[view, part]
         for y in range(height * part // parts, height * (part + 1) // parts):
+            pixels, given = rast[view, y], grad[view, y]
             for x in range(width):
-                face = np.int64(rast[view, y, x, 3]) - 1
+                face = np.int64(pixels[x, 3]) - 1
                 if face < 0:
                     continue
-                u, v = rast[view, y, x, 0], rast[view, y, x, 1]
+                u, v = pixels[x, 0], pixels[x, 1]
                 t = 1.0 - (u + v)
-                a, b, c = buffer[faces[face, 0]], buffer[faces[face, 1]], buffer[faces[face, 2]]
-                pixel = grad[view, y, x]
+                a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
                 for k in range(channels):
-                    a[k] += u * pixel[k]
-                    b[k] += v * pixel[k]
-                    c[k] += t * pixel[k]
+                    value = given[x, k]
+                    buffer[a, k] += u * value
+                    buffer[b, k] += v * value
+                    buffer[c, k] += t * value
     return out

@@ -14,75 +14,96 @@ import numpy as np
 from .mesh_clipping import SUBPIXELS
 from .runtime import compiled
 
+SHIFT = 8
+HALF = SUBPIXELS // 2
+assert SUBPIXELS == 1 << SHIFT
 BAND_ROWS = 16
 CHUNKS = 4  # parts of the triangle list that are sorted into bands at the same time
 NARROW_PX = 10  # up to here testing each pixel of a row is faster than solving for its ends
 
 
-@compiled(inline="always")
-def _bounds(primitive, view, faces, xy, outside, piece_xy, piece_first, width, height):
-    """Pixel columns and rows that a triangle may cover: x_low, x_high, y_low, y_high."""
-    count = faces.shape[0]
-    if primitive < count:
-        a, b, c = faces[primitive, 0], faces[primitive, 1], faces[primitive, 2]
-        if (outside[view, a] | outside[view, b] | outside[view, c]) != 0:
-            return 0, -1, 0, -1
-        x0, y0 = np.int64(xy[view, a, 0]), np.int64(xy[view, a, 1])
-        x1, y1 = np.int64(xy[view, b, 0]), np.int64(xy[view, b, 1])
-        x2, y2 = np.int64(xy[view, c, 0]), np.int64(xy[view, c, 1])
-    else:
-        piece = piece_first[view] + primitive - count
-        x0, y0 = np.int64(piece_xy[piece, 0, 0]), np.int64(piece_xy[piece, 0, 1])
-        x1, y1 = np.int64(piece_xy[piece, 1, 0]), np.int64(piece_xy[piece, 1, 1])
-        x2, y2 = np.int64(piece_xy[piece, 2, 0]), np.int64(piece_xy[piece, 2, 1])
-    half = SUBPIXELS // 2
-    x_low = max(-((half - min(x0, x1, x2)) // SUBPIXELS), 0)
-    y_low = max(-((half - min(y0, y1, y2)) // SUBPIXELS), 0)
-    x_high = min((max(x0, x1, x2) - half) // SUBPIXELS, width - 1)
-    y_high = min((max(y0, y1, y2) - half) // SUBPIXELS, height - 1)
-    if x_low > x_high or (x1 - x0) * (y2 - y0) == (x2 - x0) * (y1 - y0):
-        return 0, -1, 0, -1
-    return x_low, x_high, y_low, y_high
+@compiled()
+def _first_centre(value):
+    """Index of the first pixel whose centre lies at or after a fixed-point coordinate."""
+    return (value + HALF - 1) >> SHIFT
+
+
+@compiled()
+def _last_centre(value):
+    """Index of the last pixel whose centre lies at or before a fixed-point coordinate."""
+    return (value - HALF) >> SHIFT
+
+
+@compiled()
+def _band_span(x0, y0, x1, y1, x2, y2, width, height):
+    """First and last band that a triangle touches; an empty range if it covers no centre."""
+    x_low = max(_first_centre(min(x0, x1, x2)), 0)
+    y_low = max(_first_centre(min(y0, y1, y2)), 0)
+    x_high = min(_last_centre(max(x0, x1, x2)), width - 1)
+    y_high = min(_last_centre(max(y0, y1, y2)), height - 1)
+    if x_low > x_high or y_low > y_high or (x1 - x0) * (y2 - y0) == (x2 - x0) * (y1 - y0):
+        return 0, -1
+    return y_low // BAND_ROWS, y_high // BAND_ROWS
 
 
 @compiled(parallel=True)
 def sort_into_bands(faces, xy, outside, piece_xy, piece_first, width, height):
     """Lists of the triangles that touch each band, in ascending order.
 
+    Triangle numbers from the number of faces on stand for the pieces of clipped faces.
+
     Returns:
         The lists one after the other, and where the list of each (view, band) begins.
     """
-    views = xy.shape[0]
+    views, num_faces = xy.shape[0], faces.shape[0]
     bands = (height + BAND_ROWS - 1) // BAND_ROWS
-    counts = np.zeros((views, bands, CHUNKS), np.int64)
+    most = num_faces
+    for view in range(views):
+        most = max(most, num_faces + piece_first[view + 1] - piece_first[view])
+    spans = np.empty((views, most, 2), np.int16)
+    counts = np.zeros((views, CHUNKS, bands), np.int64)
     for task in numba.prange(views * CHUNKS):
         view, chunk = task // CHUNKS, task % CHUNKS
-        total = faces.shape[0] + piece_first[view + 1] - piece_first[view]
-        for primitive in range(total * chunk // CHUNKS, total * (chunk + 1) // CHUNKS):
-            _, _, low, high = _bounds(
-                primitive, view, faces, xy, outside, piece_xy, piece_first, width, height
-            )
-            if low <= high:
-                for band in range(low // BAND_ROWS, high // BAND_ROWS + 1):
-                    counts[view, band, chunk] += 1
-    ends = np.cumsum(counts.reshape(-1))
-    starts = (ends - counts.reshape(-1)).reshape(views, bands, CHUNKS)
-    listed = np.empty(ends[-1], np.int32)
-    for task in numba.prange(views * CHUNKS):
-        view, chunk = task // CHUNKS, task % CHUNKS
-        cursor = starts[view, :, chunk].copy()
-        total = faces.shape[0] + piece_first[view + 1] - piece_first[view]
-        for primitive in range(total * chunk // CHUNKS, total * (chunk + 1) // CHUNKS):
-            _, _, low, high = _bounds(
-                primitive, view, faces, xy, outside, piece_xy, piece_first, width, height
-            )
-            if low <= high:
-                for band in range(low // BAND_ROWS, high // BAND_ROWS + 1):
-                    listed[cursor[band]] = primitive
-                    cursor[band] += 1
+        total = num_faces + piece_first[view + 1] - piece_first[view]
+        for triangle in range(total * chunk // CHUNKS, total * (chunk + 1) // CHUNKS):
+            low, high = 0, -1
+            if triangle >= num_faces:
+                corners = piece_xy[piece_first[view] + triangle - num_faces]
+                low, high = _band_span(
+                    np.int64(corners[0, 0]), np.int64(corners[0, 1]),
+                    np.int64(corners[1, 0]), np.int64(corners[1, 1]),
+                    np.int64(corners[2, 0]), np.int64(corners[2, 1]), width, height,
+                )  # fmt: skip
+            else:
+                a, b, c = faces[triangle, 0], faces[triangle, 1], faces[triangle, 2]
+                if (outside[view, a] | outside[view, b] | outside[view, c]) == 0:
+                    low, high = _band_span(
+                        np.int64(xy[view, a, 0]), np.int64(xy[view, a, 1]),
+                        np.int64(xy[view, b, 0]), np.int64(xy[view, b, 1]),
+                        np.int64(xy[view, c, 0]), np.int64(xy[view, c, 1]), width, height,
+                    )  # fmt: skip
+            spans[view, triangle, 0] = low
+            spans[view, triangle, 1] = high
+            for band in range(low, high + 1):
+                counts[view, chunk, band] += 1
+    starts = np.empty((views, CHUNKS, bands), np.int64)
     first = np.empty(views * bands + 1, np.int64)
-    first[:-1] = starts[:, :, 0].copy().reshape(-1)
-    first[-1] = ends[-1]
+    used = 0
+    for view in range(views):
+        for band in range(bands):
+            first[view * bands + band] = used
+            for chunk in range(CHUNKS):
+                starts[view, chunk, band] = used
+                used += counts[view, chunk, band]
+    first[views * bands] = used
+    listed = np.empty(used, np.int32)
+    for task in numba.prange(views * CHUNKS):
+        view, chunk = task // CHUNKS, task % CHUNKS
+        total = num_faces + piece_first[view + 1] - piece_first[view]
+        for triangle in range(total * chunk // CHUNKS, total * (chunk + 1) // CHUNKS):
+            for band in range(spans[view, triangle, 0], spans[view, triangle, 1] + 1):
+                listed[starts[view, chunk, band]] = triangle
+                starts[view, chunk, band] += 1
     return listed, first
 
 
@@ -93,41 +114,43 @@ def draw_bands(
     """Fill ``rast`` [view, height, width, 4] with (u, v, z/w, face + 1); zero on the background."""
     views, height, width = rast.shape[:3]
     bands = (height + BAND_ROWS - 1) // BAND_ROWS
-    x_ndc = (np.arange(width) + 0.5) * (2.0 / width) - 1.0
+    num_faces = faces.shape[0]
     for order in numba.prange(views * bands):
+        # Neighbouring tasks are the same band of different views: threads get equal work.
         view, band = order % views, order // views
         slot = view * bands + band
         top = band * BAND_ROWS
         rows = min(BAND_ROWS, height - top)
-        nearest = np.full((rows, width), np.inf)
-        visible = np.full((rows, width), -1, np.int32)
-        corners = np.empty((3, 2), np.int64)
+        points, pixels, z_of = clip[view], xy[view], depth[view]
+        nearest = np.full(rows * width, np.inf)
+        visible = np.full(rows * width, -1, np.int32)
         for entry in range(first[slot], first[slot + 1]):
-            primitive = listed[entry]
-            if primitive < faces.shape[0]:
-                face = primitive
-                z_low, z_high = np.inf, -np.inf
-                for k in range(3):
-                    vertex = faces[face, k]
-                    corners[k, 0] = xy[view, vertex, 0]
-                    corners[k, 1] = xy[view, vertex, 1]
-                    z_low = min(z_low, depth[view, vertex])
-                    z_high = max(z_high, depth[view, vertex])
+            triangle = listed[entry]
+            if triangle < num_faces:
+                face = triangle
+                a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+                x0, y0 = np.int64(pixels[a, 0]), np.int64(pixels[a, 1])
+                x1, y1 = np.int64(pixels[b, 0]), np.int64(pixels[b, 1])
+                x2, y2 = np.int64(pixels[c, 0]), np.int64(pixels[c, 1])
+                z0, z1, z2 = z_of[a], z_of[b], z_of[c]
             else:
-                piece = piece_first[view] + primitive - faces.shape[0]
+                piece = piece_first[view] + triangle - num_faces
                 face = piece_face[piece]
-                z_low, z_high = piece_depth[piece].min(), piece_depth[piece].max()
-                for k in range(3):
-                    corners[k, 0] = piece_xy[piece, k, 0]
-                    corners[k, 1] = piece_xy[piece, k, 1]
-            plane = _depth_plane(clip[view], faces[face, 0], faces[face, 1], faces[face, 2])
-            _draw(corners, face, plane, z_low, z_high, x_ndc, top, height, nearest, visible)
+                a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+                x0, y0 = np.int64(piece_xy[piece, 0, 0]), np.int64(piece_xy[piece, 0, 1])
+                x1, y1 = np.int64(piece_xy[piece, 1, 0]), np.int64(piece_xy[piece, 1, 1])
+                x2, y2 = np.int64(piece_xy[piece, 2, 0]), np.int64(piece_xy[piece, 2, 1])
+                z0, z1, z2 = piece_depth[piece, 0], piece_depth[piece, 1], piece_depth[piece, 2]
+            z_x, z_y, z_1 = _depth_plane(points, a, b, c)
+            _draw(
+                x0, y0, x1, y1, x2, y2, face, z_x, z_y, z_1, min(z0, z1, z2), max(z0, z1, z2),
+                top, rows, width, height, nearest, visible,
+            )  # fmt: skip
         for row in range(rows):
-            y_ndc = 1.0 - (top + row + 0.5) * (2.0 / height)
-            _finish_row(clip[view], faces, visible[row], x_ndc, y_ndc, rast[view, top + row])
+            _finish_row(points, faces, visible, row * width, top + row, height, rast[view])
 
 
-@compiled(inline="always")
+@compiled()
 def _depth_plane(clip, a, b, c):
     """Coefficients of z/w = A X + B Y + C over normalised device coordinates."""
     x0, y0, z0, w0 = clip[a, 0], clip[a, 1], clip[a, 2], clip[a, 3]
@@ -147,50 +170,49 @@ def _depth_plane(clip, a, b, c):
     )
 
 
-@compiled(inline="always")
-def _ceil_divide(a, b):
-    return -((-a) // b)
-
-
 @compiled()
-def _draw(corners, face, plane, z_low, z_high, x_ndc, top, height, nearest, visible):
+def _draw(
+    x0, y0, x1, y1, x2, y2, face, z_x, z_y, z_1, z_low, z_high,
+    top, rows, width, height, nearest, visible,
+):  # fmt: skip
     """Draw one triangle into a band: exact coverage, nearest depth, lowest face on equal depth."""
-    rows, width = nearest.shape
-    half = SUBPIXELS // 2
-    x0, y0 = corners[0, 0], corners[0, 1]
-    x1, y1 = corners[1, 0], corners[1, 1]
-    x2, y2 = corners[2, 0], corners[2, 1]
     if (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0) < 0:
         x1, y1, x2, y2 = x2, y2, x1, y1
-    x_low = max(_ceil_divide(min(x0, x1, x2) - half, SUBPIXELS), 0)
-    x_high = min((max(x0, x1, x2) - half) // SUBPIXELS, width - 1)
-    y_low = max(_ceil_divide(min(y0, y1, y2) - half, SUBPIXELS), top)
-    y_high = min((max(y0, y1, y2) - half) // SUBPIXELS, top + rows - 1)
+    x_low = max(_first_centre(min(x0, x1, x2)), 0)
+    x_high = min(_last_centre(max(x0, x1, x2)), width - 1)
+    y_low = max(_first_centre(min(y0, y1, y2)), top)
+    y_high = min(_last_centre(max(y0, y1, y2)), top + rows - 1)
     dx0, dy0, dx1, dy1, dx2, dy2 = x1 - x0, y1 - y0, x2 - x1, y2 - y1, x0 - x2, y0 - y2
     # An edge owns the centres exactly on it or not, opposite to the same edge of its neighbour.
-    px, py = x_low * SUBPIXELS + half, y_low * SUBPIXELS + half
+    px, py = x_low * SUBPIXELS + HALF, y_low * SUBPIXELS + HALF
     row0 = dx0 * (py - y0) - dy0 * (px - x0) - (0 if dy0 > 0 or (dy0 == 0 and dx0 > 0) else 1)
     row1 = dx1 * (py - y1) - dy1 * (px - x1) - (0 if dy1 > 0 or (dy1 == 0 and dx1 > 0) else 1)
     row2 = dx2 * (py - y2) - dy2 * (px - x2) - (0 if dy2 > 0 or (dy2 == 0 and dx2 > 0) else 1)
     step0, step1, step2 = -dy0 * SUBPIXELS, -dy1 * SUBPIXELS, -dy2 * SUBPIXELS
-    a, b, c = plane
+    wide = x_high - x_low > NARROW_PX
+    x_scale, y_scale = 2.0 / width, 2.0 / height
     for y in range(y_low, y_high + 1):
         start, end = x_low, x_high
-        if x_high - x_low > NARROW_PX:
+        if wide:
             start, end = _solve_row(row0, step0, x_low, start, end)
             start, end = _solve_row(row1, step1, x_low, start, end)
             start, end = _solve_row(row2, step2, x_low, start, end)
-        by = b * (1.0 - (y + 0.5) * (2.0 / height))
-        z_row, face_row = nearest[y - top], visible[y - top]
+        z_row = z_y * (1.0 - (y + 0.5) * y_scale)
         e0 = row0 + step0 * (start - x_low)
         e1 = row1 + step1 * (start - x_low)
         e2 = row2 + step2 * (start - x_low)
+        pixel = (y - top) * width + start
         for x in range(start, end + 1):
             if (e0 | e1 | e2) >= 0:
-                z = min(max(a * x_ndc[x] + by + c, z_low), z_high)
-                if z <= 1 and (z < z_row[x] or (z == z_row[x] and face < face_row[x])):
-                    z_row[x] = z
-                    face_row[x] = face
+                # Triangles seen edge-on have steep planes: stay within what their corners reach.
+                z = z_x * ((x + 0.5) * x_scale - 1.0) + z_row + z_1
+                z = min(max(z, z_low), z_high)
+                if z <= 1 and (
+                    z < nearest[pixel] or (z == nearest[pixel] and face < visible[pixel])
+                ):
+                    nearest[pixel] = z
+                    visible[pixel] = face
+            pixel += 1
             e0 += step0
             e1 += step1
             e2 += step2
@@ -199,11 +221,11 @@ def _draw(corners, face, plane, z_low, z_high, x_ndc, top, height, nearest, visi
         row2 += dx2 * SUBPIXELS
 
 
-@compiled(inline="always")
+@compiled()
 def _solve_row(value, step, x_low, start, end):
     """Narrow start..end to the columns where value + step (x - x_low) >= 0."""
     if step > 0:
-        start = max(start, x_low + _ceil_divide(-value, step))
+        start = max(start, x_low - value // step)  # the ceiling of -value / step
     elif step < 0:
         end = min(end, x_low + value // -step)
     elif value < 0:
@@ -212,33 +234,37 @@ def _solve_row(value, step, x_low, start, end):
 
 
 @compiled()
-def _finish_row(clip, faces, visible, x_ndc, y_ndc, out):
+def _finish_row(clip, faces, visible, offset, y, height, out):
     """Weights and depth of the visible faces of one pixel row."""
-    for x in range(visible.shape[0]):
-        face = visible[x]
+    width = out.shape[1]
+    x_scale = 2.0 / width
+    y_ndc = 1.0 - (y + 0.5) * (2.0 / height)
+    for x in range(width):
+        face = visible[offset + x]
         if face < 0:
-            out[x, 0] = 0.0
-            out[x, 1] = 0.0
-            out[x, 2] = 0.0
-            out[x, 3] = 0.0
+            out[y, x, 0] = 0.0
+            out[y, x, 1] = 0.0
+            out[y, x, 2] = 0.0
+            out[y, x, 3] = 0.0
             continue
+        x_ndc = (x + 0.5) * x_scale - 1.0
         a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
         w0, w1, w2 = clip[a, 3], clip[b, 3], clip[c, 3]
-        x0, y0 = clip[a, 0] - x_ndc[x] * w0, clip[a, 1] - y_ndc * w0
-        x1, y1 = clip[b, 0] - x_ndc[x] * w1, clip[b, 1] - y_ndc * w1
-        x2, y2 = clip[c, 0] - x_ndc[x] * w2, clip[c, 1] - y_ndc * w2
+        x0, y0 = clip[a, 0] - x_ndc * w0, clip[a, 1] - y_ndc * w0
+        x1, y1 = clip[b, 0] - x_ndc * w1, clip[b, 1] - y_ndc * w1
+        x2, y2 = clip[c, 0] - x_ndc * w2, clip[c, 1] - y_ndc * w2
         e0, e1, e2 = x1 * y2 - y1 * x2, x2 * y0 - y2 * x0, x0 * y1 - y0 * x1
         total = e0 + e1 + e2
-        if total == 0:
-            total = 1.0
+        scale = 1 / total if total != 0 else 1.0
         # Snapping lets a triangle cover centres up to 1/512 px outside: stay on the triangle.
-        u = min(max(e0 / total, 0.0), 1.0)
-        v = min(max(e1 / total, 0.0), 1 - u)
+        u = min(max(e0 * scale, 0.0), 1.0)
+        v = min(max(e1 * scale, 0.0), 1 - u)
         t = 1 - (u + v)
-        out[x, 0] = u
-        out[x, 1] = v
-        out[x, 2] = (u * clip[a, 2] + v * clip[b, 2] + t * clip[c, 2]) / (u * w0 + v * w1 + t * w2)
-        out[x, 3] = face + 1
+        depth = (u * clip[a, 2] + v * clip[b, 2] + t * clip[c, 2]) / (u * w0 + v * w1 + t * w2)
+        out[y, x, 0] = u
+        out[y, x, 1] = v
+        out[y, x, 2] = depth
+        out[y, x, 3] = face + 1
 
 
 @compiled(parallel=True)
@@ -250,23 +276,28 @@ def raster_backward(clip, faces, rast, grad_rast, parts):
     """
     views, height, width = rast.shape[:3]
     out = np.zeros((views, parts, clip.shape[1], 4))
+    x_scale, y_scale = 2.0 / width, 2.0 / height
     for task in numba.prange(views * parts):
         view, part = task // parts, task % parts
-        buffer = out[view, part]
+        points, pixels, grads, buffer = clip[view], rast[view], grad_rast[view], out[view, part]
         for y in range(height * part // parts, height * (part + 1) // parts):
-            y_ndc = 1.0 - (y + 0.5) * (2.0 / height)
+            y_ndc = 1.0 - (y + 0.5) * y_scale
             for x in range(width):
-                face = np.int64(rast[view, y, x, 3]) - 1
-                grad = grad_rast[view, y, x]
-                if face >= 0 and (grad[0] != 0 or grad[1] != 0 or grad[2] != 0):
-                    x_ndc = (x + 0.5) * (2.0 / width) - 1.0
-                    _pixel_backward(clip[view], faces[face], x_ndc, y_ndc, grad, buffer)
+                face = np.int64(pixels[y, x, 3]) - 1
+                u_grad = np.float64(grads[y, x, 0])
+                v_grad = np.float64(grads[y, x, 1])
+                z_grad = np.float64(grads[y, x, 2])
+                if face >= 0 and (u_grad != 0 or v_grad != 0 or z_grad != 0):
+                    a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+                    x_ndc = (x + 0.5) * x_scale - 1.0
+                    _pixel_backward(points, a, b, c, x_ndc, y_ndc, u_grad, v_grad, z_grad, buffer)
     return out
 
 
 @compiled()
-def _pixel_backward(clip, corners, x_ndc, y_ndc, grad, out):
-    a, b, c = corners[0], corners[1], corners[2]
+def _pixel_backward(clip, a, b, c, x_ndc, y_ndc, u_grad, v_grad, z_grad, out):
+    """Add the gradient of one pixel to the three corners (a, b, c) of its face."""
+    z0, z1, z2 = clip[a, 2], clip[b, 2], clip[c, 2]
     w0, w1, w2 = clip[a, 3], clip[b, 3], clip[c, 3]
     x0, y0 = clip[a, 0] - x_ndc * w0, clip[a, 1] - y_ndc * w0
     x1, y1 = clip[b, 0] - x_ndc * w1, clip[b, 1] - y_ndc * w1
@@ -275,16 +306,18 @@ def _pixel_backward(clip, corners, x_ndc, y_ndc, grad, out):
     total = e0 + e1 + e2
     if total == 0:
         return
-    u_raw, v_raw = e0 / total, e1 / total
+    scale = 1 / total
+    u_raw, v_raw = e0 * scale, e1 * scale
     u = min(max(u_raw, 0.0), 1.0)
     v = min(max(v_raw, 0.0), 1 - u)
     t = 1 - (u + v)
-    # z/w = (b . z) / (b . w)
-    over_w = 1 / (u * w0 + v * w1 + t * w2)
-    z_grad = np.float64(grad[2]) * over_w
-    w_grad = -z_grad * over_w * (u * clip[a, 2] + v * clip[b, 2] + t * clip[c, 2])
-    u_grad = grad[0] + z_grad * (clip[a, 2] - clip[c, 2]) + w_grad * (w0 - w2)
-    v_grad = grad[1] + z_grad * (clip[b, 2] - clip[c, 2]) + w_grad * (w1 - w2)
+    w_grad = 0.0
+    if z_grad != 0:  # z/w = (b . z) / (b . w) with weights b
+        over_w = 1 / (u * w0 + v * w1 + t * w2)
+        z_grad *= over_w
+        w_grad = -z_grad * over_w * (u * z0 + v * z1 + t * z2)
+        u_grad += z_grad * (z0 - z2) + w_grad * (w0 - w2)
+        v_grad += z_grad * (z1 - z2) + w_grad * (w1 - w2)
     # The clamps, last one first.
     if max(v_raw, 0.0) > 1 - u:
         u_grad -= v_grad
@@ -295,7 +328,7 @@ def _pixel_backward(clip, corners, x_ndc, y_ndc, grad, out):
         u_grad = 0.0
     # u = e0 / (e0 + e1 + e2) and v = e1 / (e0 + e1 + e2)
     shared = u_grad * u_raw + v_grad * v_raw
-    g0, g1, g2 = (u_grad - shared) / total, (v_grad - shared) / total, -shared / total
+    g0, g1, g2 = (u_grad - shared) * scale, (v_grad - shared) * scale, -shared * scale
     gx0, gy0 = g2 * y1 - g1 * y2, g1 * x2 - g2 * x1
     gx1, gy1 = g0 * y2 - g2 * y0, g2 * x0 - g0 * x2
     gx2, gy2 = g1 * y0 - g0 * y1, g0 * x1 - g1 * x0

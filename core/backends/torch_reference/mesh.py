@@ -20,6 +20,11 @@ MAX_FRAGMENTS = 1 << 21
 NO_FACE = torch.iinfo(torch.int64).max
 
 
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """Float type in which visibility is decided on a device."""
+    return torch.float32 if device.type == "mps" else torch.float64  # Metal has no float64
+
+
 def rasterize(
     vertices_clip: Float[Tensor, "view vertex 4"],
     faces: Int64[Tensor, "face 3"],
@@ -34,7 +39,7 @@ def rasterize(
 
     Reference: Pineda 1988 (edge functions); Olano and Greer 1997 (homogeneous weights).
     """
-    exact = vertices_clip.to(_exact_dtype(vertices_clip.device))
+    exact = vertices_clip.to(exact_dtype(vertices_clip.device))
     with torch.no_grad():
         face_index = torch.stack(
             [_visible_faces(clip, faces, width, height) for clip in exact.detach()]
@@ -112,10 +117,6 @@ def _clip_by_plane(polygons: Tensor, counts: Tensor, distances: Tensor) -> tuple
     kept = torch.stack([exists & inside, cuts], dim=2).flatten(1, 2)
     order = torch.argsort((~kept).long(), dim=1, stable=True)[:, : size + 1]
     return candidates.gather(1, order[..., None].expand(-1, -1, 4)), kept.sum(dim=1)
-
-
-def _exact_dtype(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64  # Metal has no float64
 
 
 def _visible_faces(clip: Tensor, faces: Tensor, width: int, height: int) -> Tensor:
