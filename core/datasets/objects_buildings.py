@@ -17,8 +17,8 @@ def _arched_door(width: float, height: float) -> np.ndarray:
 def build_house(kit: Assembly) -> None:
     """Walls with door and windows under a gabled or hipped roof with a chimney."""
     width, depth = kit.uniform(1.15, 1.35), kit.uniform(0.95, 1.15)
-    height = kit.uniform(0.78, 0.9) * kit.stretch
-    rise, over = kit.uniform(0.42, 0.56), 0.12
+    height = kit.uniform(0.92, 1.04) * kit.stretch
+    rise, over = kit.uniform(0.36, 0.46), 0.1
     kit.add("walls", box(width, height, depth, bevel=0.03).moved(y=height / 2))
     kit.add("base", box(width + 0.1, 0.1, depth + 0.1, bevel=0.03).moved(y=0.04), "gray")
     if kit.chance(0.65):
