@@ -73,18 +73,19 @@ def smooth_normals(mesh: Mesh) -> Float[Tensor, "vertex 3"]:
     Vertices where no face has area get +Y, because files must not hold zero normals.
     """
     from ..geometry.normals import vertex_normals
-    from ..geometry.transforms import normalize
 
     if mesh.vertex_normals is not None:
-        normals = normalize(mesh.vertex_normals.detach().cpu().double())
+        normals = mesh.vertex_normals.detach().cpu().double()
     else:
         vertices = mesh.vertices.detach().cpu().double()
         first, group = merge_equal_rows(vertices.numpy())
         shared_faces = torch.from_numpy(group)[mesh.faces.cpu()]
         normals = vertex_normals(vertices[torch.from_numpy(first)], shared_faces)
         normals = normals[torch.from_numpy(group)]
-    is_zero = normals.norm(dim=1, keepdim=True) < 0.5
-    return torch.where(is_zero, normals.new_tensor([0.0, 1.0, 0.0]), normals)
+    # Normals of slivers come back short, and files must hold exact unit vectors.
+    length = normals.norm(dim=1, keepdim=True)
+    up = normals.new_tensor([0.0, 1.0, 0.0])
+    return torch.where(length > 1e-9, normals / length.clamp(min=1e-9), up)
 
 
 def flat_vertex_colors(mesh: Mesh) -> Float[Tensor, "vertex 3"] | None:

@@ -4,6 +4,11 @@ Inside gzip: a header of 16 bytes, then positions (24-bit fixed point), opacitie
 rotations and harmonics, each for all Gaussians. Quantisation: position 1/4096, opacity 1/255,
 constant coefficient 1/38.25, log scale 1/16, rotation components 1/723 (version 3), harmonics
 1/16 (degree 1) and 1/8 (above).
+
+The file does not say which way is up. ComfyUI, Spark and splat-transform 3 turn nothing and expect
+the 3DGS frame, as in .ply; Niantic's library and splat-transform 2 turn data between that frame
+and right, up, back (our world frame) when they are told of it. The caller chooses with ``frame`` of
+`write_splats` and `read_splats`.
 Reference: Niantic Labs, SPZ file format, versions 1 to 3.
 """
 
