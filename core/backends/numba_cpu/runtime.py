@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -43,6 +44,7 @@ def compiled(
 
     def declare(function: Callable[..., Any]) -> Any:
         function = inspect.unwrap(function)  # the tests' shape contracts wrap every function
+        _name_module_for_the_cache(function)
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError as error:  # neither __pycache__ nor the user's cache folder is writable
@@ -50,6 +52,19 @@ def compiled(
             return numba.njit(**options)(function)
 
     return declare
+
+
+def _name_module_for_the_cache(function: Callable[..., Any]) -> None:
+    """Give the module of a kernel the name under which the cache on disk finds it again.
+
+    numba writes the global ``__name__`` into its cache and imports it when it loads from there.
+    The package is called `lift3d` in one process and after its folder in ComfyUI; code cached
+    under one name could not be loaded under the other.
+    """
+    stable = f"lift3d_kernels.{function.__module__.rpartition('.')[2]}"
+    sys.modules[stable] = sys.modules[function.__module__]
+    function.__globals__["__name__"] = stable
+    function.__module__ = stable
 
 
 def run_kernel(kernel: Callable[..., Any], *arguments: Any) -> Any:

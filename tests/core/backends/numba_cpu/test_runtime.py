@@ -79,3 +79,31 @@ def test_to_array_gives_contiguous_values_of_gradient_strided_and_inference_tens
     with torch.inference_mode():
         inference = torch.ones(3)
     np.testing.assert_array_equal(runtime.to_array(inference, np.float32), np.ones(3))
+
+
+def test_code_cached_under_one_package_name_loads_under_another(tmp_path):
+    """In ComfyUI the package is named after its folder, elsewhere `lift3d`: one cache serves both."""
+    import subprocess
+    from pathlib import Path
+
+    path = tmp_path / "kernels_of_a_test.py"
+    path.write_text(KERNEL_SOURCE)
+    script = (
+        "import importlib.util, sys; sys.path.insert(0, sys.argv[1]); import run;"
+        "run.register_package();"
+        "spec = importlib.util.spec_from_file_location(sys.argv[3], sys.argv[2]);"
+        "module = importlib.util.module_from_spec(spec); sys.modules[spec.name] = module;"
+        "spec.loader.exec_module(module);"
+        "from lift3d.core.backends.numba_cpu.runtime import run_kernel; import numpy as np;"
+        "print(run_kernel(module.double, np.ones(2)), dict(module.double.stats.cache_hits))"
+    )
+    root = Path(runtime.__file__).resolve().parents[3]
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", script, str(root), str(path), name],
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for name in ("first_pack.kernels_of_a_test", "second.kernels_of_a_test")
+    ]  # fmt: skip
+    assert all(output.startswith("[2. 2.]") for output in outputs)
+    assert "(" in outputs[1].split("]")[1]  # the second process took the code from the disk
