@@ -1,13 +1,23 @@
-"""Contains what tells whether a triangle mesh is sound: watertight, manifold, oriented outwards."""
+"""Contains what tells whether a triangle mesh is sound, and what makes it so."""
 
 from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from .._checks import require_shape
+from ..mesh import Mesh
 from .edges import build_edges, side_vertices
+from .holes import fill_holes
+from .manifold_cut import corner_fans, cut_non_manifold
+from .orientation import orient_outward
+from .submesh import first_of_each, group_rows, select_faces, take_vertices
+
+LOGGER = logging.getLogger(__name__)
 
 
 def degenerate_faces(faces: Int64[Tensor, "face 3"]) -> Bool[Tensor, " face"]:
@@ -53,35 +63,11 @@ def is_manifold(faces: Int64[Tensor, "face 3"]) -> bool:
         return True
     if bool(degenerate_faces(faces).any()) or bool(duplicate_faces(faces).any()):
         return False
-    if bool((build_edges(faces).face_count > 2).any()):
-        return False
-    num_fans = int(corner_fans(faces).max()) + 1
-    return num_fans == len(torch.unique(faces))
-
-
-def corner_fans(faces: Int64[Tensor, "face 3"]) -> Int64[Tensor, "face 3"]:
-    """Number of the fan that each corner belongs to.
-
-    Two corners at one vertex belong to one fan when a chain of faces connects them, each sharing
-    with the next an edge at that vertex which has exactly two faces.
-    """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     table = build_edges(faces)
-    sides = table.edge_sides[table.face_count == 2]  # [pair, 2], as 3 * face + k
-    first, second = sides.unbind(1)
-    corners = faces.reshape(-1)
-    next_corner = sides // 3 * 3 + (sides + 1) % 3
-    opposed = corners[first] != corners[second]  # directions differ, as they should
-    partner_of_start = torch.where(opposed, next_corner[:, 1], second)
-    partner_of_end = torch.where(opposed, second, next_corner[:, 1])
-    rows = torch.cat([first, next_corner[:, 0]]).cpu().numpy()
-    columns = torch.cat([partner_of_start, partner_of_end]).cpu().numpy()
-    size = len(corners)
-    graph = coo_matrix(([True] * len(rows), (rows, columns)), shape=(size, size))
-    labels = connected_components(graph, directed=False)[1]
-    return torch.as_tensor(labels, dtype=torch.int64, device=faces.device).reshape(-1, 3)
+    if bool((table.face_count > 2).any()):
+        return False
+    num_fans = int(corner_fans(faces, table.edge_sides[table.face_count == 2]).max()) + 1
+    return num_fans == len(torch.unique(faces))
 
 
 def euler_characteristic(faces: Int64[Tensor, "face 3"]) -> int:
@@ -99,3 +85,70 @@ def signed_volume(
     """
     a, b, c = vertices[faces].unbind(dim=1)
     return (a * torch.linalg.cross(b, c)).sum() / 6
+
+
+@dataclass(frozen=True)
+class RepairParams:
+    """What `repair_mesh` does.
+
+    Attributes:
+        weld: join vertices at one place whose colours and texture coordinates are equal too.
+        weld_tolerance: how far, in units of the vertices, such places may lie apart.
+        orient: make neighbours agree and the volume positive.
+        max_hole_edges: holes with at most this many edges are closed; 0 closes none.
+    """
+
+    weld: bool = True
+    weld_tolerance: float = 0.0
+    orient: bool = True
+    max_hole_edges: int = 32
+
+
+def repair_mesh(mesh: Mesh, params: RepairParams | None = None) -> Mesh:
+    """A manifold mesh from any mesh: the result always passes `is_manifold`.
+
+    Vertices are welded; degenerate and repeated faces and unused vertices go; vertices are doubled
+    where the surface touches itself; faces are turned outwards; small holes are closed. A mesh that
+    needs nothing of this keeps its vertices and faces.
+    """
+    params = RepairParams() if params is None else params
+    before = mesh.num_vertices, mesh.num_faces
+    if params.weld:
+        mesh = merge_duplicate_vertices(mesh, tolerance=params.weld_tolerance)
+    bad = degenerate_faces(mesh.faces) | duplicate_faces(mesh.faces)
+    mesh = select_faces(mesh, ~bad)
+    if params.orient:
+        mesh = orient_outward(mesh)
+    mesh = cut_non_manifold(mesh)
+    if params.max_hole_edges:
+        mesh = fill_holes(mesh, params.max_hole_edges)
+    if params.orient:
+        mesh = orient_outward(mesh)
+    after = mesh.num_vertices, mesh.num_faces
+    if before != after:
+        LOGGER.info("Repaired the mesh: %d vertices, %d faces -> %d, %d.", *before, *after)
+    return mesh
+
+
+def merge_duplicate_vertices(mesh: Mesh, *, tolerance: float = 0.0) -> Mesh:
+    """Join vertices that agree in position, colour and texture coordinates.
+
+    Args:
+        mesh: for instance a soup of separate triangles.
+        tolerance: positions are compared on a grid of this spacing; 0 compares exactly.
+
+    Returns:
+        A mesh in the order of the first of each group; faces may have become degenerate.
+    """
+    if tolerance < 0:
+        raise ValueError(f"tolerance must not be negative, got {tolerance}.")
+    places = mesh.vertices if tolerance == 0 else (mesh.vertices.double() / tolerance).round()
+    keys = [places, mesh.vertex_colors, mesh.uvs]
+    groups = group_rows(torch.cat([key.double() for key in keys if key is not None], dim=1))
+    first = first_of_each(groups)
+    if len(first) == mesh.num_vertices:
+        return mesh
+    order = first.argsort()
+    number = torch.empty_like(order)
+    number[order] = torch.arange(len(order), device=order.device)
+    return take_vertices(mesh, first[order], number[groups][mesh.faces])
