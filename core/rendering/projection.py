@@ -266,6 +266,7 @@ def observe_points(
     view_weight: float = 1.0,
     two_sided: bool = False,
     candidates: Int64[Tensor, " candidate"] | None = None,
+    gate_normals: Float[Tensor, "point 3"] | None = None,
 ) -> Observation:
     """Find the points that a view sees and weigh them.
 
@@ -277,11 +278,15 @@ def observe_points(
         view_weight: factor on all weights.
         two_sided: ignore on which side of the surface the camera is.
         candidates: points known to be visible, which skips the test for hidden points.
+        gate_normals: unit normals of the faces; a point counts only if its face is turned to the
+            camera too, whatever its smooth normal says.
     """
     index = torch.arange(len(points), device=points.device) if candidates is None else candidates
     cosines = _cosines(points[index], normals[index], view, params.direction)
     cosines = cosines.abs() if two_sided else cosines
     facing = cosines > params.cos_threshold
+    if gate_normals is not None and not two_sided:
+        facing &= _cosines(points, gate_normals, view, "ray") > 0
     index, cosines = index[facing], cosines[facing]
     pixels, depth, inside = project_visible_candidates(points[index], view)
     index, cosines, pixels, depth = index[inside], cosines[inside], pixels[inside], depth[inside]
@@ -297,9 +302,11 @@ def observe_points(
         trusted = trusted & ~hidden
     cosines, trust = cosines[trusted], trust[trusted]
     strength = view_weight * cosines**params.cos_power
+    # Sharper weights choose between views; they do not make a surface less well seen.
+    seen_strength = view_weight * cosines ** min(params.cos_power, 2.0)
     support = torch.maximum(trust[:, 0], trust[:, 1]) if params.rim_weight > 0 else trust[:, 0]
     weight = strength * (trust[:, 0] + params.rim_weight * trust[:, 1])
-    return Observation(index[trusted], weight, strength * support, image_xy[trusted])
+    return Observation(index[trusted], weight, seen_strength * support, image_xy[trusted])
 
 
 def sample_view(
