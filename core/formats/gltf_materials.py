@@ -48,8 +48,8 @@ class GltfMaterial:
     """A material as our nouns express it."""
 
     material: Material = field(default_factory=Material)
-    texture: Image | None = None
-    metallic_roughness: Image | None = None
+    texture: Float[Tensor, "texture_height texture_width 3"] | None = None
+    metallic_roughness: Float[Tensor, "mr_height mr_width 3"] | None = None
     placement: TexturePlacement = field(default_factory=TexturePlacement)
 
 

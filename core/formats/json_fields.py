@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,21 +46,19 @@ class JsonObject:
 
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number."""
-        return self.numbers(key, 1, None if default is None else [default], scalar=True)[0]
+        value = self._value(key, default)
+        if not _is_finite_number(value):
+            self._complain(key, "a finite number")
+        return float(value)
 
-    def numbers(
-        self, key: str, length: int, default: Sequence[float] | None = None, *, scalar: bool = False
-    ) -> list[float]:
+    def numbers(self, key: str, length: int, default: Sequence[float] | None = None) -> list[float]:
         """A list of ``length`` finite numbers."""
         value = self._value(key, default)
-        items = [value] if scalar and key in self.data else value
-        if not isinstance(items, (list, tuple)) or len(items) != length:
+        if not isinstance(value, (list, tuple)) or len(value) != length:
             self._complain(key, f"{length} numbers")
-        for item in items:
-            is_number = isinstance(item, (int, float)) and not isinstance(item, bool)
-            if not is_number or abs(item) > 1e300 or not math.isfinite(item):
-                self._complain(key, "finite numbers")
-        return [float(item) for item in items]
+        if not all(map(_is_finite_number, value)):
+            self._complain(key, "finite numbers")
+        return [float(item) for item in value]
 
     def text(self, key: str, default: str | None = None) -> str:
         """A string."""
@@ -125,6 +122,11 @@ class JsonObject:
     def _complain(self, key: str, expected: str) -> NoReturn:
         got = repr(self.data.get(key))
         raise ValueError(f"{self.place(key)} must be {expected}, got {got[:60]}.")
+
+
+def _is_finite_number(value: Any) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and abs(value) < 1e300  # larger whole numbers do not fit a float
 
 
 def pick(items: Sequence[Any], index: int, what: str) -> Any:

@@ -81,12 +81,15 @@ def _build_mesh(
             key = dense.reshape(-1) * count + corners[:, column]
     _, first, index = np.unique(key, return_index=True, return_inverse=True)
     vertex, uv, normal = corners[first].T
+    colors = None if text.colors is None else text.colors[vertex]
+    if colors is not None and np.isnan(colors).any():
+        colors = None
     if surface.texture is not None and not keep_uvs:
         LOGGER.warning("Part %r has a texture but no texture coordinates: left out.", name)
     return Mesh(
         vertices=to_tensor(text.vertices[vertex]),
         faces=to_tensor(index.reshape(-1, 3), torch.int64),
-        vertex_colors=None if text.colors is None else to_tensor(text.colors[vertex]),
+        vertex_colors=None if colors is None else to_tensor(colors),
         uvs=to_tensor(text.uvs[uv]) if keep_uvs else None,
         texture=surface.texture if keep_uvs else None,
         vertex_normals=to_tensor(_unit(text.normals[normal])) if keep_normals else None,
