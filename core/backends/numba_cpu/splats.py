@@ -85,9 +85,10 @@ class _Project(torch.autograd.Function):
         *tensors, means2d, conics, features, radii = ctx.saved_tensors
         splats, lens = _kernel_arguments(tensors, ctx.constants)
         ellipses = Ellipses(*(to_array(t, np.float64) for t in (means2d, conics, features, radii)))
-        slopes = Ellipses(
-            *(to_array(t, np.float64) for t in (g_means2d, g_conics, g_features)), ellipses.radii
+        g_centers, g_shapes, g_colors = (
+            to_array(t, np.float64) for t in (g_means2d, g_conics, g_features)
         )
+        slopes = Ellipses(g_centers, g_shapes, g_colors, ellipses.radii)
         gradients, pose = run_kernel(project_backward, splats, lens, ellipses, slopes)
         g_view = torch.zeros(4, 4, dtype=torch.float64)
         g_view[:3, :3] = torch.from_numpy(pose[:9].reshape(3, 3))
