@@ -29,14 +29,14 @@ def test_two_overlapping_balls_become_their_union():
     assert bool((fused.vertex_colors[side, 2] > 0.99).all())
 
 
-@pytest.mark.parametrize("category", ["mug", "chair", "car", "robot"])
+@pytest.mark.parametrize("category", ["mug", "robot"])
 def test_fused_objects_are_watertight_and_keep_their_place(category):
     made = make_object(category, 3)
-    fused = fuse_shells(made.mesh, resolution=64)
+    fused = fuse_shells(made.mesh, resolution=48)
     assert is_watertight(fused.faces)
     assert is_manifold(fused.faces)
     for ours, theirs in zip(fused.bounds(), made.mesh.bounds(), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1.8 / 64, rtol=0)
+        torch.testing.assert_close(ours, theirs, atol=1.8 / 48, rtol=0)
 
 
 def test_a_flat_sheet_is_refused():

@@ -133,7 +133,7 @@ def test_tall_is_taller_than_usual_and_wide_is_lower(category):
 def test_dominant_hue_of_the_views_is_the_named_one():
     rig = make_kiss3dgen_rig()
     right = both = both_asked = 0
-    count = 80
+    count = 50
     for seed in range(count):
         made = make_random_object(1000 + seed)
         rendered = render_mesh(made.mesh, rig, width=48, height=48, antialias=False)
@@ -146,14 +146,17 @@ def test_dominant_hue_of_the_views_is_the_named_one():
     assert both / both_asked >= 0.9
 
 
-def test_categories_are_told_apart_by_their_silhouettes():
-    known = torch.stack([silhouettes(c, seed) for c in CATEGORIES for seed in range(8)])
+@pytest.mark.parametrize(
+    ("num_known", "num_unknown"), [(4, 1), pytest.param(10, 5, marks=pytest.mark.slow)]
+)
+def test_categories_are_told_apart_by_their_silhouettes(num_known, num_unknown):
+    known = torch.stack([silhouettes(c, seed) for c in CATEGORIES for seed in range(num_known)])
     hits = total = 0
     for index, category in enumerate(CATEGORIES):
-        for seed in (100, 101, 102):
+        for seed in range(100, 100 + num_unknown):
             unknown = silhouettes(category, seed)
             overlap = (known & unknown).sum(dim=1) / (known | unknown).sum(dim=1)
-            hits += int(overlap.argmax()) // 8 == index
+            hits += int(overlap.argmax()) // num_known == index
             total += 1
     assert hits / total >= 0.95
 
