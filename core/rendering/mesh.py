@@ -140,8 +140,8 @@ def rasterize(
 
     Returns (u, v, z/w, face + 1) per pixel: u and v are the perspective-correct weights of the
     face's corners 0 and 1, and 0 in the last channel means background. u, v and z/w are
-    differentiable with respect to ``vertices_clip`` (z/w not with backend ``cuda``); the
-    gradient of coverage comes from `antialias`.
+    differentiable with respect to ``vertices_clip``; the gradient of coverage comes from
+    `antialias`.
 
     Faces that cross the near plane are clipped; both sides of a face are drawn.
 
@@ -157,6 +157,10 @@ def rasterize(
     if not len(faces):
         return vertices_clip.new_zeros(len(vertices_clip), height, width, 4)
     name = choose_backend("mesh", vertices_clip.device, backend)
+    if name == "cuda":
+        from ..backends.cuda import nvdiffrast_mesh
+
+        return nvdiffrast_mesh.rasterize(vertices_clip, faces, width, height)
     if name == "numba":
         from ..backends.numba_cpu import mesh as numba_mesh
 
@@ -197,6 +201,10 @@ def interpolate(
             f"{attributes.shape[-2]} vertices."
         )
     name = choose_backend("mesh", rast.device, backend)
+    if name == "cuda":
+        from ..backends.cuda import nvdiffrast_mesh
+
+        return nvdiffrast_mesh.interpolate(attributes, rast, faces)
     if name == "numba":
         from ..backends.numba_cpu import mesh as numba_mesh
 

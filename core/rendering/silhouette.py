@@ -198,7 +198,8 @@ def _blend(image: Tensor, vertices_clip: Tensor, crossings: Crossings) -> Tensor
     flat = image.reshape(-1, image.shape[-1])
     total = flat.new_zeros(len(flat)).index_add(0, target, share.detach().abs().to(flat.dtype))
     share = share.to(flat.dtype) / total[target].clamp(min=1)  # never more than the whole pixel
-    change = share[:, None] * (_gather_rows(flat, inner) - _gather_rows(flat, outer))
+    inner_value, outer_value = _gather_rows(flat, torch.cat([inner, outer])).chunk(2)
+    change = share[:, None] * (inner_value - outer_value)
     return flat.scatter_add(0, target[:, None].expand_as(change), change).reshape(image.shape)
 
 

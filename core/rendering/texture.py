@@ -33,7 +33,7 @@ def sample_texture(
         raise ValueError(f"Unknown wrap mode '{wrap}'; choose repeat or clamp.")
     flat = uvs.reshape(-1, 2)
     if level is None:
-        return _sample_bilinear(texture, flat, wrap).reshape(*uvs.shape[:-1], -1)
+        return _sample_bilinear(texture, flat, wrap).reshape(*uvs.shape[:-1], texture.shape[-1])
     pyramid = [texture, *_smaller_levels(texture)]
     exact = level.detach().reshape(-1).clamp(0, len(pyramid) - 1)
     lower = exact.floor()
@@ -44,7 +44,7 @@ def sample_texture(
         if len(chosen):
             values = _sample_bilinear(image, flat[chosen], wrap)
             out = out.index_add(0, chosen, weight[chosen, None].to(out.dtype) * values)
-    return out.reshape(*uvs.shape[:-1], -1)
+    return out.reshape(*uvs.shape[:-1], texture.shape[-1])
 
 
 def _smaller_levels(texture: Tensor) -> list[Tensor]:
