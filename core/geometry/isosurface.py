@@ -96,13 +96,17 @@ def _quads_along(
         corners.append(first_vertex[row] + patch_of_edge[row, edge])
     quads = torch.stack(corners, dim=1)
     leaving = starts[points[:, 0], points[:, 1], points[:, 2]]
-    return torch.where(leaving[:, None], quads, quads.flip(1))
+    quads = torch.where(leaving[:, None], quads, quads[:, [0, 3, 2, 1]])
+    # The first corner is chosen so that ties between diagonals go as in published meshes.
+    second_first = leaving != (axis == 1)
+    return torch.where(second_first[:, None], quads.roll(-1, dims=1), quads)
 
 
 def dual_topology(inside: Bool[Tensor, "x y z"]) -> DualTopology:
     """Topology of the surface between the inside and outside points of a grid.
 
-    The surface is open where inside points touch the border of the grid, and manifold everywhere.
+    The surface is manifold; where inside points touch the border of the grid it is open, and there
+    two fans of faces may share a vertex.
     """
     device = inside.device
     tables = dual_tables()
@@ -149,12 +153,18 @@ def average_by_index(
     return summed / number[:, None]
 
 
-def split_quads(
+def shorter_diagonals(
     vertices: Float[Tensor, "vertex 3"], quads: Int64[Tensor, "quad 4"]
-) -> Int64[Tensor, "face 3"]:
-    """Two triangles per quad, along its shorter diagonal."""
+) -> Bool[Tensor, " quad"]:
+    """Whether the diagonal from the first to the third corner is no longer than the other."""
     a, b, c, d = vertices[quads].unbind(dim=1)
-    first = (a - c).square().sum(-1) <= (b - d).square().sum(-1)
+    return (a - c).square().sum(-1) <= (b - d).square().sum(-1)
+
+
+def split_quads(
+    quads: Int64[Tensor, "quad 4"], first: Bool[Tensor, " quad"]
+) -> Int64[Tensor, "face 3"]:
+    """Two triangles per quad, along the diagonal of its first corner or along the other."""
     along_ac = quads[:, [0, 1, 2, 0, 2, 3]]
     along_bd = quads[:, [0, 1, 3, 1, 2, 3]]
     return torch.where(first[:, None], along_ac, along_bd).reshape(-1, 3)
@@ -200,7 +210,7 @@ def extract_isosurface(
         # Index 1 of the padded grid is sample 0.
         crossings = low + (crossings - 1) * ((high - low) / (size - 1))
         vertices = average_by_index(crossings, topology.crossing_vertex, len(topology.vertex_cell))
-        return vertices, split_quads(vertices, topology.quads)
+        return vertices, split_quads(topology.quads, shorter_diagonals(vertices, topology.quads))
 
 
 def _linear_crossings(
