@@ -12,8 +12,18 @@ class Lift3DExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[Any]:
         """Node classes, by theme."""
-        from . import assets, cameras, convert, health, inspect, views
+        from . import (
+            assets,
+            bundle,
+            cameras,
+            convert,
+            health,
+            inspect,
+            splats,
+            texture,
+            views,
+        )
 
         register_model_folder()
-        themes = (assets, cameras, views, inspect, convert, health)
+        themes = (assets, bundle, texture, cameras, views, splats, inspect, convert, health)
         return [node for theme in themes for node in theme.NODES]

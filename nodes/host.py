@@ -14,6 +14,7 @@ import inspect
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ __all__ = ["ComfyExtension", "IN_COMFYUI", "Types", "io", "ui"]
 
 LOGGER = logging.getLogger(__name__)
 PREVIEW_PX = 512
+TEXT_EVERY_S = 0.5
 MODEL_FOLDER = "lift3d"
 
 ADVANCED: dict[str, bool] = (
@@ -121,7 +123,7 @@ def _comfyui_progress() -> ProgressCallback:
     import comfy.utils
 
     bar: list[Any] = []
-    shown: list[str] = [""]
+    last_text = [0.0]
 
     def report(progress: Progress) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -129,9 +131,8 @@ def _comfyui_progress() -> ProgressCallback:
             bar.append(comfy.utils.ProgressBar(progress.total))
         preview = None if progress.preview is None else _jpeg_preview(progress.preview)
         bar[0].update_absolute(progress.step, progress.total, preview)
-        stage = progress.message.split(":")[0]
-        if stage and stage != shown[0]:
-            shown[0] = stage
+        if progress.message and time.monotonic() - last_text[0] > TEXT_EVERY_S:
+            last_text[0] = time.monotonic()
             _show_text(progress.message)
 
     return report

@@ -29,10 +29,15 @@ class NodeError(RuntimeError):
     """A node failed; the message names it and says what was wrong."""
 
 
+def own_node_classes() -> dict[str, Any]:
+    """Lift3D's node classes by id, in the order of the menu."""
+    own = asyncio.run(Lift3DExtension().get_node_list())
+    return {cls.define_schema().node_id: cls for cls in own}
+
+
 def node_classes() -> dict[str, Any]:
     """All node classes that run here, by id: Lift3D's own and the stock stand-ins."""
-    own = asyncio.run(Lift3DExtension().get_node_list())
-    return {cls.define_schema().node_id: cls for cls in (*own, *STOCK_NODES)}
+    return own_node_classes() | {cls.define_schema().node_id: cls for cls in STOCK_NODES}
 
 
 def node_specs(classes: Mapping[str, Any]) -> dict[str, NodeSpec]:
