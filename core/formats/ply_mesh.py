@@ -119,7 +119,8 @@ def _columns(
     """Columns of the first complete set of names, as float64 [row, column]."""
     for wanted in names:
         if all(name in columns for name in wanted):
-            return np.stack([columns[name].astype(np.float64) for name in wanted], axis=1)
+            with np.errstate(invalid="ignore"):  # NaN is refused later, by the noun
+                return np.stack([columns[name].astype(np.float64) for name in wanted], axis=1)
     return None
 
 

@@ -8,6 +8,8 @@ from jaxtyping import Float, Int64
 from .limits import MAX_POLYGON_CORNERS
 
 
+# NaN and huge coordinates pass through here: the mesh refuses them later, and says how many.
+@np.errstate(over="ignore", invalid="ignore")
 def triangulate_polygons(
     points: Float[np.ndarray, "corner 3"], counts: Int64[np.ndarray, " polygon"]
 ) -> tuple[Int64[np.ndarray, "triangle 3"], Int64[np.ndarray, " triangle"]]:

@@ -17,7 +17,7 @@ def sniff(data: bytes) -> str | None:
         return ".glb"
     if head.startswith((b"ply\n", b"ply\r")):
         return ".ply"
-    if data.startswith((b"\x1f\x8b", b"NGSP")):
+    if data.startswith((b"\x1f\x8b\x08", b"NGSP")):
         return ".spz"
     if head.startswith(b"version https://git-lfs"):
         raise ValueError(

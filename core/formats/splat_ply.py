@@ -68,7 +68,7 @@ def decode_splat_ply(data: bytes) -> GaussianCloud:
     require_at_most("Gaussians", vertex.count, MAX_GAUSSIANS)
     columns = vertex.columns
     scales = _stack(columns, [f"scale_{i}" for i in range(3) if f"scale_{i}" in columns])
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         scales = np.exp(scales)
         opacities = 1 / (1 + np.exp(-columns["opacity"].astype(np.float64)))
     if scales.shape[1] == 2:
@@ -119,5 +119,5 @@ def _read_harmonics(columns: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _stack(columns: Mapping[str, np.ndarray], names: list[str]) -> np.ndarray:
     # Infinite values become infinite, and the noun refuses them with a count.
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return np.stack([columns[name].astype(np.float32) for name in names], axis=1)
