@@ -72,12 +72,12 @@ def build_topology(
     """
     ids = faces if vertices is None else _weld(vertices)[faces]
     num_faces = len(faces)
-    start, end = ids.T.reshape(-1), ids.roll(-1, dims=1).T.reshape(-1)  # [3F]
-    names = torch.stack([faces.T.reshape(-1), faces.roll(-1, dims=1).T.reshape(-1)], dim=1)
+    start, end = ids.reshape(-1), ids.roll(-1, dims=1).reshape(-1)  # [3F], face by face
+    names = torch.stack([faces.reshape(-1), faces.roll(-1, dims=1).reshape(-1)], dim=1)
     low, high = torch.minimum(start, end), torch.maximum(start, end)
     count = int(ids.max()) + 1 if num_faces else 1
     key, order = torch.sort(low * count + high, stable=True)
-    face = torch.arange(num_faces, device=faces.device).repeat(3)[order]
+    face = order // 3
     sign = torch.where(start < end, 1, -1)[order]
     proper = (low != high)[order]  # collapsed faces have edges without length
     key, order, face, sign = key[proper], order[proper], face[proper], sign[proper]
