@@ -99,8 +99,9 @@ def _build_mesh(
 
 
 def _unit(normals: Float[np.ndarray, "vertex 3"]) -> Float[np.ndarray, "vertex 3"]:
-    length = np.linalg.norm(normals, axis=1, keepdims=True)
-    return normals / np.where(length > 0, length, 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite ones are refused by the mesh
+        length = np.linalg.norm(normals, axis=1, keepdims=True)
+        return normals / np.where(length > 0, length, 1.0)
 
 
 def _part_name(text: ObjText, part: int) -> str:

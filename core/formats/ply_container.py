@@ -124,10 +124,11 @@ def _parse_header(data: bytes) -> tuple[Encoding, list[_Declaration], int]:
 
 
 def _parse_property(words: list[str]) -> PlyProperty:
-    kinds = words[2:4] if words[1:2] == ["list"] else words[1:2]
-    if len(words) != len(kinds) + (3 if len(kinds) == 2 else 2) or not set(kinds) <= _TYPES.keys():
+    is_list = words[1:2] == ["list"]
+    kinds = words[2:4] if is_list else words[1:2]
+    if len(words) != (5 if is_list else 3) or not set(kinds) <= _TYPES.keys():
         raise ValueError(f"PLY property {' '.join(words)[:60]!r} is not understood.")
-    if len(kinds) == 1:
+    if not is_list:
         return PlyProperty(words[-1], _TYPES[kinds[0]])
     if _TYPES[kinds[0]][0] == "f":
         raise ValueError(f"PLY list {words[-1][:40]!r} has a length that is no whole number.")

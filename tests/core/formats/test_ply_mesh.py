@@ -142,6 +142,8 @@ BAD = {
     _header("element vertex 99999999999999999999", *XYZ): "has the count",
     _header("element vertex 3 4"): "not understood",
     _header("property float x"): "not understood",
+    _header("element vertex 1", "property"): "not understood",
+    _header("element vertex 1", "property list int x"): "not understood",
     _header("element vertex 1", "property half x"): "not understood",
     _header("element vertex 1", "property list float int x"): "no whole number",
     _header("element vertex 1", *XYZ, "property float x"): "same name twice",
