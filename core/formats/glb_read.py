@@ -1,7 +1,7 @@
 """Contains the reader of glTF 2.0 files, .glb and .gltf.
 
-Every primitive of every node becomes one `Mesh` in world coordinates. Animation, morph targets and
-skins are left out: a skinned mesh comes in the pose it was modelled in.
+Every primitive of every node becomes one `Mesh` in world coordinates. Skinned meshes come in the
+pose in which their joints were saved. Animations and morph targets are left out.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from .arrays import to_tensor
 from .color_space import linear_to_srgb
 from .files import SiblingLoader, no_siblings
 from .gltf_accessors import AccessorReader
-from .gltf_container import open_gltf
+from .gltf_container import GltfDocument, open_gltf
 from .gltf_materials import GltfMaterial, MaterialReader
-from .gltf_scene import Matrix, mesh_nodes
+from .gltf_scene import Matrix, world_matrices
+from .gltf_skin import rest_pose_matrices
 from .json_fields import JsonObject, pick
 from .limits import MAX_FACES, MAX_PARTS, MAX_VERTICES, require_at_most
 
@@ -41,28 +42,18 @@ def decode_glb(data: bytes, load_sibling: SiblingLoader = no_siblings) -> list[M
         ValueError: the file is damaged, compressed, unsafe, too large or has no triangles.
     """
     document = open_gltf(data, load_sibling)
-    primitives = _PrimitiveReader(AccessorReader(document), MaterialReader(document))
-    gltf_meshes = document.json.children("meshes")
+    scene = _SceneReader(document)
+    nodes = document.json.children("nodes")
     parts: list[Mesh] = []
-    skipped = num_vertices = num_faces = 0
-    nodes = mesh_nodes(document.json)
-    if not document.json.has("nodes"):
-        nodes = iter((JsonObject({"mesh": i}), np.eye(4)) for i in range(len(gltf_meshes)))
-    for node, world in nodes:
-        gltf_mesh = pick(gltf_meshes, node.integer("mesh"), "mesh")
-        name = node.text("name", "") or gltf_mesh.text("name", "") or f"mesh_{len(parts)}"
-        found = [primitives.read(entry) for entry in gltf_mesh.children("primitives")]
-        meshes = [mesh for mesh in found if mesh is not None]
-        skipped += len(found) - len(meshes)
-        for position, mesh in enumerate(meshes):
-            num_vertices, num_faces = num_vertices + mesh.num_vertices, num_faces + mesh.num_faces
-            require_at_most("vertices", num_vertices, MAX_VERTICES)
-            require_at_most("faces", num_faces, MAX_FACES)
-            require_at_most("mesh parts", len(parts) + 1, MAX_PARTS)
-            part_name = name if len(meshes) == 1 else f"{name}_{position}"
-            parts.append(_place(mesh, world, part_name))
-    if skipped:
-        LOGGER.warning("Left out %d primitives that are points or lines.", skipped)
+    if nodes:
+        for index, world in scene.world_matrices.items():
+            if nodes[index].has("mesh"):
+                parts += scene.read_node(nodes[index], world)
+    else:
+        for index in range(len(document.json.children("meshes"))):
+            parts += scene.read_node(JsonObject({"mesh": index}), np.eye(4))
+    if scene.skipped:
+        LOGGER.warning("Left out %d primitives that are points or lines.", scene.skipped)
     if not parts:
         raise ValueError("it holds no triangles.")
     return parts
@@ -73,6 +64,56 @@ def read_glb_metadata(data: bytes) -> dict[str, Any]:
     asset = open_gltf(data, no_siblings).json.child("asset")
     extras = asset.data.get("extras")
     return extras if isinstance(extras, dict) else {}
+
+
+class _SceneReader:
+    """Places primitives in the world and keeps count of what they add up to."""
+
+    def __init__(self, document: GltfDocument) -> None:
+        self._accessors = AccessorReader(document)
+        self._primitives = _PrimitiveReader(self._accessors, MaterialReader(document))
+        self._meshes = document.json.children("meshes")
+        self._skins = document.json.children("skins")
+        self._num_parts = self._num_vertices = self._num_faces = 0
+        self.world_matrices = world_matrices(document.json)
+        self.skipped = 0
+
+    def read_node(self, node: JsonObject, world: Matrix) -> list[Mesh]:
+        """The primitives of a node, in world coordinates."""
+        gltf_mesh = pick(self._meshes, node.integer("mesh"), "mesh")
+        name = node.text("name", "") or gltf_mesh.text("name", "") or f"mesh_{self._num_parts}"
+        parts: list[Mesh] = []
+        for entry in gltf_mesh.children("primitives"):
+            mesh = self._primitives.read(entry)
+            if mesh is None:
+                self.skipped += 1
+                continue
+            self._count(mesh)
+            parts.append(self._pose(mesh, entry, node, world))
+        if len(parts) == 1:
+            return [replace(parts[0], name=name)]
+        return [replace(mesh, name=f"{name}_{index}") for index, mesh in enumerate(parts)]
+
+    def _pose(self, mesh: Mesh, entry: JsonObject, node: JsonObject, world: Matrix) -> Mesh:
+        if node.has("skin"):
+            matrices = rest_pose_matrices(
+                pick(self._skins, node.integer("skin"), "skin"),
+                entry.child("attributes"),
+                self.world_matrices,
+                self._accessors,
+            )
+            if matrices is not None:
+                return _deform(mesh, matrices)  # the node's own matrix does not count
+        return _place(mesh, world)
+
+    def _count(self, mesh: Mesh) -> None:
+        """Instances are counted too: a small file can repeat a mesh a million times."""
+        self._num_parts += 1
+        self._num_vertices += mesh.num_vertices
+        self._num_faces += mesh.num_faces
+        require_at_most("mesh parts", self._num_parts, MAX_PARTS)
+        require_at_most("vertices", self._num_vertices, MAX_VERTICES)
+        require_at_most("faces", self._num_faces, MAX_FACES)
 
 
 class _PrimitiveReader:
@@ -150,10 +191,23 @@ def _corners_to_faces(
     return faces[(a != b) & (b != c) & (c != a)]
 
 
-def _place(mesh: Mesh, world: Matrix, name: str) -> Mesh:
+def _deform(mesh: Mesh, matrices: Float[np.ndarray, "vertex 4 4"]) -> Mesh:
+    """Copy with one matrix per vertex."""
+    if len(matrices) != mesh.num_vertices:
+        raise ValueError(f"a skin has weights for {len(matrices)} of {mesh.num_vertices} vertices.")
+    turns, offsets = torch.from_numpy(matrices[:, :3, :3]), torch.from_numpy(matrices[:, :3, 3])
+    vertices = torch.einsum("vij,vj->vi", turns, mesh.vertices.double()) + offsets
+    normals = mesh.vertex_normals
+    if normals is not None:
+        turned = torch.einsum("vij,vj->vi", turns, normals.double())
+        normals = torch.nn.functional.normalize(turned, dim=1).float()
+    return replace(mesh, vertices=vertices.float(), vertex_normals=normals)
+
+
+def _place(mesh: Mesh, world: Matrix) -> Mesh:
     """Copy of a mesh moved into the world; mirrored nodes keep their outside outside."""
     if np.array_equal(world, np.eye(4)):
-        return replace(mesh, name=name)
+        return mesh
     linear = torch.from_numpy(world[:3, :3].copy())
     offset = torch.from_numpy(world[:3, 3].copy())
     determinant = float(torch.linalg.det(linear))
@@ -170,5 +224,4 @@ def _place(mesh: Mesh, world: Matrix, name: str) -> Mesh:
         vertices=(mesh.vertices.double() @ linear.T + offset).float(),
         faces=mesh.faces.flip(1) if determinant < 0 else mesh.faces,
         vertex_normals=normals,
-        name=name,
     )

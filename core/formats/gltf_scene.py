@@ -1,11 +1,9 @@
-"""Contains the walk over a glTF scene: world matrices of the nodes that carry meshes.
+"""Contains the walk over a glTF scene: world matrices of its nodes.
 
 Reference: Khronos glTF 2.0 specification, section 3.5.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float
@@ -15,27 +13,27 @@ from .json_fields import JsonObject, pick
 Matrix = Float[np.ndarray, "4 4"]
 
 
-def mesh_nodes(document: JsonObject) -> Iterator[tuple[JsonObject, Matrix]]:
-    """Nodes of the default scene that have a mesh, with their world matrices, parents first.
+def world_matrices(document: JsonObject) -> dict[int, Matrix]:
+    """World matrix of every node of the default scene, parents first.
 
     Raises:
         ValueError: the nodes form no forest (a cycle, or a node with two parents).
     """
     nodes = document.children("nodes")
-    visited: set[int] = set()
+    found: dict[int, Matrix] = {}
     stack = [(index, np.eye(4)) for index in reversed(_roots(document, nodes))]
     while stack:
         index, parent = stack.pop()
         node = pick(nodes, index, "node")
-        if index in visited:
+        if index in found:
             raise ValueError(f"{node.where} is reached twice: its nodes form a cycle or share one.")
-        visited.add(index)
-        world = parent @ local_matrix(node)
+        with np.errstate(over="ignore", invalid="ignore"):
+            world = parent @ local_matrix(node)
         if not np.isfinite(world).all():
-            raise ValueError(f"{node.where} has a transform that overflows.")
+            raise ValueError(f"{node.where} has a transform that is NaN or infinite.")
+        found[index] = world
         stack.extend((child, world) for child in reversed(node.indices("children")))
-        if node.has("mesh"):
-            yield node, world
+    return found
 
 
 def _roots(document: JsonObject, nodes: list[JsonObject]) -> list[int]:
