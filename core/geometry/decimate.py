@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ..mesh import Mesh
 from .closest import closest_surface_points
-from .repair import RepairParams, is_manifold, merge_duplicate_vertices, repair_mesh
+from .repair import RepairParams, is_manifold, is_watertight, merge_duplicate_vertices, repair_mesh
 
 LOGGER = logging.getLogger(__name__)
 MIN_FACES = 4
+MAX_HOLE_EDGES = 64  # torn open by the simplification of a closed mesh
 
 
 def decimate_mesh(mesh: Mesh, target_faces: int, *, aggressiveness: float = 7.0) -> Mesh:
@@ -38,13 +39,18 @@ def decimate_mesh(mesh: Mesh, target_faces: int, *, aggressiveness: float = 7.0)
         raise ValueError(f"target_faces must be at least {MIN_FACES}, got {target_faces}.")
     if mesh.num_faces <= target_faces:
         return mesh
-    shape = merge_duplicate_vertices(Mesh(mesh.vertices.detach(), mesh.faces, name=mesh.name))
+    shape = Mesh(mesh.vertices.detach(), mesh.faces)
+    was_closed = is_watertight(shape.faces)
+    if not was_closed:  # texture seams would tear open
+        shape = merge_duplicate_vertices(shape)
+        was_closed = is_watertight(shape.faces)
     vertices, faces = _simplify(shape, target_faces, aggressiveness)
     reduced = Mesh(vertices, faces, material=mesh.material, name=mesh.name)
-    if not is_manifold(faces):
-        reduced = repair_mesh(reduced, RepairParams(weld=False, orient=False, max_hole_edges=0))
-    if reduced.is_empty:
-        LOGGER.warning("Nothing is left of a mesh of %d faces; it is kept.", mesh.num_faces)
+    if not is_manifold(faces) or (was_closed and not is_watertight(faces)):
+        holes = MAX_HOLE_EDGES if was_closed else 0
+        reduced = repair_mesh(reduced, RepairParams(weld=False, max_hole_edges=holes))
+    if reduced.num_faces < MIN_FACES:
+        LOGGER.warning("Nothing would be left of a mesh of %d faces; it is kept.", mesh.num_faces)
         return mesh
     return replace(reduced, vertex_colors=_colors_at(mesh, reduced.vertices))
 

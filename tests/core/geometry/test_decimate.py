@@ -58,6 +58,9 @@ def test_separate_triangles_are_welded_first_and_scalars_are_kept():
 def test_small_meshes_come_back_and_tiny_targets_are_refused():
     mesh = _sphere(1)
     assert decimate_mesh(mesh, 80) is mesh
+    box = trimesh.creation.box()
+    tiny = Mesh(torch.tensor(box.vertices).float(), torch.tensor(box.faces).long())
+    assert is_watertight(decimate_mesh(tiny, 4).faces)
     empty = Mesh(torch.zeros(0, 3), torch.zeros((0, 3), dtype=torch.int64))
     assert decimate_mesh(empty, 10) is empty
     with pytest.raises(ValueError, match="at least 4"):
