@@ -235,13 +235,14 @@ def _merge_parts(
     order = np.argsort(label, kind="stable")
     members = dict(enumerate(np.split(order, np.cumsum(np.bincount(label))[:-1])))
     sums = {part: weighted[index].sum(axis=0) for part, index in members.items()}
+    axes = {part: _unit(total) for part, total in sums.items()}
     neighbours: dict[int, set[int]] = {part: set() for part in members}
     for first, second in np.unique(label[links.pairs.cpu().numpy()], axis=0):
         if first != second:
             neighbours[int(first)].add(int(second))
             neighbours[int(second)].add(int(first))
     queue = [
-        (_bend(sums[first], sums[second]), first, second)
+        (_bend(axes[first], axes[second]), first, second)
         for first in neighbours
         for second in neighbours[first]
         if first < second
@@ -254,17 +255,18 @@ def _merge_parts(
             continue
         index = np.concatenate([members[first], members[second]])
         total = sums[first] + sums[second]
-        axis = total / max(np.linalg.norm(total), 1e-30)
+        axis = _unit(total)
         if not _fits_cone(normal[index] @ axis, area[index], min_cosine):
             continue
         around = (neighbours.pop(first) | neighbours.pop(second)) - {first, second}
         for part in (first, second):
-            del members[part], sums[part]
-        members[next_part], sums[next_part], neighbours[next_part] = index, total, around
+            del members[part], sums[part], axes[part]
+        members[next_part], sums[next_part], axes[next_part] = index, total, axis
+        neighbours[next_part] = around
         for other in around:
             neighbours[other] -= {first, second}
             neighbours[other].add(next_part)
-            heapq.heappush(queue, (_bend(total, sums[other]), other, next_part))
+            heapq.heappush(queue, (_bend(axis, axes[other]), other, next_part))
         next_part += 1
     result = np.empty(len(label), dtype=np.int64)
     for number, index in enumerate(members.values()):
@@ -272,9 +274,12 @@ def _merge_parts(
     return torch.as_tensor(result, device=labels.device)
 
 
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / max(math.sqrt(float(vector @ vector)), 1e-30)
+
+
 def _bend(first: np.ndarray, second: np.ndarray) -> float:
-    length = np.linalg.norm(first) * np.linalg.norm(second)
-    return 1.0 - float(first @ second) / max(float(length), 1e-30)
+    return 1.0 - float(first @ second)
 
 
 def _fits_cone(cosines: np.ndarray, areas: np.ndarray, min_cosine: float) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -55,6 +57,7 @@ def fill_along_surface(
     trust: Float[Tensor, " point"],
     positions: Float[Tensor, "point 3"],
     normals: Float[Tensor, "point 3"],
+    areas: Float[Tensor, " point"],
 ) -> Float[Tensor, "point channel"]:
     """Blend values of little trust into what the trusted neighbours on the surface show.
 
@@ -66,6 +69,7 @@ def fill_along_surface(
         trust: 0 (replace) .. 1 (keep).
         positions: world positions of the points.
         normals: unit normals of the points.
+        areas: surface area that each point stands for.
 
     Raises:
         ValueError: no point is trusted.
@@ -75,7 +79,7 @@ def fill_along_surface(
         return values
     from scipy.spatial import cKDTree
 
-    features, cell = _surface_cells(positions, normals)
+    features, cell = _surface_cells(positions, normals, float(areas.sum()))
     num_cells = int(cell.max()) + 1
     count = torch.bincount(cell, minlength=num_cells).to(values.dtype)
     mass = values.new_zeros(num_cells).index_add(0, cell, trust)
@@ -90,6 +94,8 @@ def fill_along_surface(
     neighbours = torch.as_tensor(neighbours.reshape(num_cells, -1), device=values.device)
     start = torch.arange(num_cells, device=values.device)[:, None].expand_as(neighbours)
     pairs = torch.stack([start.reshape(-1), neighbours.reshape(-1)], dim=1)
+    directions = nodes[:, 3:]
+    pairs = pairs[(directions[pairs[:, 0]] * directions[pairs[:, 1]]).sum(dim=1) >= 0]
     spread = spread_values(sums / mass.clamp(min=1e-12)[:, None], known, pairs, nodes)
     distance, nearest = tree.query(
         features[doubtful].cpu().numpy(), k=min(BLEND_NEIGHBOURS, num_cells), workers=-1
@@ -101,10 +107,10 @@ def fill_along_surface(
     return result
 
 
-def _surface_cells(positions: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
+def _surface_cells(positions: Tensor, normals: Tensor, area: float) -> tuple[Tensor, Tensor]:
     """Coordinates of space and direction in cell sizes, and the cell of each point."""
-    extent = float((positions.amax(dim=0) - positions.amin(dim=0)).norm())
-    size = max(extent, 1e-12) * 0.9 / SURFACE_NODES**0.5
+    num_nodes = min(SURFACE_NODES, max(1.0, len(positions) / 4))  # several points per cell
+    size = math.sqrt(max(area, 1e-24) / num_nodes)
     features = torch.cat([positions / size, NORMAL_WEIGHT * normals], dim=1)
     octant = (normals * 1.5).round().clamp(-1, 1).long() + 1  # 27 directions
     grid = (positions / size).floor().long()

@@ -288,6 +288,7 @@ def _pack(charts: list[_Charts], params: UnwrapParams) -> _Charts:
     faces = np.concatenate([part.faces + off for part, off in zip(charts, offsets, strict=True)])
     order = np.argsort(np.concatenate([part.face_index for part in charts]))
     atlas = xatlas.Atlas()
+    uvs = _spread_islands(uvs, faces)
     atlas.add_uv_mesh(uvs.astype(np.float32), faces[order].astype(np.uint32))
     atlas.generate(_chart_options(params), _pack_options(params), False)
     mapping, packed_faces, packed = atlas.get_mesh(0)
@@ -298,6 +299,23 @@ def _pack(charts: list[_Charts], params: UnwrapParams) -> _Charts:
         packed_faces.astype(np.int64),
         np.arange(len(packed_faces)),
     )
+
+
+def _spread_islands(uvs: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Move islands apart: xatlas takes islands that touch at a coordinate for one chart."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    rows, columns = faces[:, [0, 1]].ravel(), faces[:, [1, 2]].ravel()
+    graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(len(uvs),) * 2)
+    count, island = connected_components(graph, directed=False)
+    low, high = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
+    np.minimum.at(low, island, uvs)
+    np.maximum.at(high, island, uvs)
+    pitch = 1.1 * float((high - low).max()) + 1e-6
+    side = math.ceil(math.sqrt(count))
+    place = np.stack([np.arange(count) % side, np.arange(count) // side], axis=1) * pitch
+    return uvs - low[island] + place[island]
 
 
 def _chart_options(params: UnwrapParams) -> Any:

@@ -183,6 +183,7 @@ def project_texture(
     texels = rasterize_texels(target, params.size_px)
     geometry = trace_views(mesh, views, rig, masks, params.projection, kept)
     colors = project_views_to_texels(
+        target,
         texels,
         views[kept],
         geometry,
@@ -272,7 +273,7 @@ def _finish(
         )
     if own is not None:
         return trust[:, None] * colors.values + (1 - trust[:, None]) * own.to(colors.values)
-    return fill_along_surface(colors.values, trust, texels.positions, texels.normals)
+    return fill_along_surface(colors.values, trust, texels.positions, texels.normals, texels.areas)
 
 
 def _assemble(

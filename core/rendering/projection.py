@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
 from .._checks import require_finite, require_shape
 from ..camera import ViewRig
 from ..geometry.normals import face_normals, vertex_normals
-from ..geometry.transforms import normalize
 from ..mesh import Mesh
 from .visibility import (
     ViewGeometry,
+    dot_rows,
     hidden_points,
     project_visible_candidates,
     shown_vertices,
@@ -151,7 +151,8 @@ def project_views_to_vertices(
         params: weights and thresholds.
 
     Returns:
-        The values, 0 where nothing is seen, and the summed weights: how well a vertex is seen.
+        The values, 0 where nothing is seen, and how well each vertex is seen: the sum over the
+        views of weight, trust and cosine to the power of ``cos_power``, but at most squared.
     """
     params = params or VertexProjectionParams()
     kept = check_views(mesh, views, rig, masks)
@@ -168,6 +169,7 @@ def project_views_to_vertices(
             params,
             view_weight=weights[view],
             candidates=_reference_candidates(mesh, seen_from, params, two_sided),
+            test_hidden=params.visibility == "points",
         )
         colors = sample_pure(views[view], seen_from.pure, seen.image_xy)
         total = total.index_add(0, seen.index, seen.weight[:, None] * colors)
@@ -266,7 +268,7 @@ def observe_points(
     view_weight: float = 1.0,
     two_sided: bool = False,
     candidates: Int64[Tensor, " candidate"] | None = None,
-    gate_normals: Float[Tensor, "point 3"] | None = None,
+    test_hidden: bool = True,
 ) -> Observation:
     """Find the points that a view sees and weigh them.
 
@@ -277,16 +279,13 @@ def observe_points(
         params: weights and thresholds.
         view_weight: factor on all weights.
         two_sided: ignore on which side of the surface the camera is.
-        candidates: points known to be visible, which skips the test for hidden points.
-        gate_normals: unit normals of the faces; a point counts only if its face is turned to the
-            camera too, whatever its smooth normal says.
+        candidates: the only points to look at; all when None.
+        test_hidden: leave out points behind what the view shows.
     """
     index = torch.arange(len(points), device=points.device) if candidates is None else candidates
     cosines = _cosines(points[index], normals[index], view, params.direction)
     cosines = cosines.abs() if two_sided else cosines
     facing = cosines > params.cos_threshold
-    if gate_normals is not None and not two_sided:
-        facing &= _cosines(points, gate_normals, view, "ray") > 0
     index, cosines = index[facing], cosines[facing]
     pixels, depth, inside = project_visible_candidates(points[index], view)
     index, cosines, pixels, depth = index[inside], cosines[inside], pixels[inside], depth[inside]
@@ -294,7 +293,7 @@ def observe_points(
     image_xy = pixels / pixels.new_tensor([width, height]) * 2 - 1
     trust = sample_view(torch.stack([view.confidence, view.pure], dim=-1), image_xy)
     trusted = trust[:, 0] + params.rim_weight * trust[:, 1] > 0
-    if candidates is None:
+    if test_hidden:
         hidden = torch.zeros_like(trusted)
         hidden[trusted] = hidden_points(
             points[index[trusted]], pixels[trusted], depth[trusted], view, bias_px=params.bias_px
@@ -307,6 +306,13 @@ def observe_points(
     support = torch.maximum(trust[:, 0], trust[:, 1]) if params.rim_weight > 0 else trust[:, 0]
     weight = strength * (trust[:, 0] + params.rim_weight * trust[:, 1])
     return Observation(index[trusted], weight, seen_strength * support, image_xy[trusted])
+
+
+@torch.no_grad()
+def facing_faces(mesh: Mesh, view: ViewGeometry) -> Bool[Tensor, " face"]:
+    """True for faces whose outer side is turned to the camera."""
+    normals = face_normals(mesh.vertices, mesh.faces)
+    return _cosines(mesh.vertices[mesh.faces[:, 0]], normals, view, "ray") > 0
 
 
 def sample_view(
@@ -358,7 +364,8 @@ def _vertex_normals_towards(mesh: Mesh, view: ViewGeometry, two_sided: bool) -> 
 def _cosines(points: Tensor, normals: Tensor, view: ViewGeometry, direction: str) -> Tensor:
     pose = view.camera.camera_to_world.to(points)
     if direction == "ray" and view.camera.is_perspective:
-        return (normals * normalize(pose[:3, 3] - points)).sum(dim=1)
+        towards = pose[:3, 3] - points
+        return dot_rows(normals, towards) / dot_rows(towards, towards).clamp(min=1e-24).sqrt()
     return normals @ pose[:3, 2]
 
 

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from .projection import VertexProjectionParams, observe_points, sample_pure
+from ..mesh import Mesh
+from .projection import VertexProjectionParams, facing_faces, observe_points, sample_pure
 from .texels import Texels
 from .visibility import REFERENCE_TILE_PX, ViewGeometry, gaussian_blur
 
@@ -34,6 +35,7 @@ class TexelColors:
 
 @torch.no_grad()
 def project_views_to_texels(
+    mesh: Mesh,
     texels: Texels,
     views: Float[Tensor, "view height width channel"],
     geometry: Sequence[ViewGeometry],
@@ -47,7 +49,8 @@ def project_views_to_texels(
     """Weighted mean of the views at each texel.
 
     Args:
-        texels: points of the surface.
+        mesh: the surface.
+        texels: points on it.
         views: pictures.
         geometry: what each of them sees.
         params: weights and thresholds.
@@ -66,6 +69,9 @@ def project_views_to_texels(
     largest = views.new_zeros(count)
     best = torch.full((count,), -1, dtype=torch.int64, device=views.device)
     for number, (view, seen_from) in enumerate(zip(views, geometry, strict=True)):
+        candidates = None
+        if not two_sided:  # where a face is turned away its smooth normals do not count
+            candidates = facing_faces(mesh, seen_from)[texels.face_index].nonzero()[:, 0]
         seen = observe_points(
             texels.positions,
             texels.normals,
@@ -73,7 +79,7 @@ def project_views_to_texels(
             params,
             view_weight=view_weights[number],
             two_sided=two_sided,
-            gate_normals=texels.face_normals,
+            candidates=candidates,
         )
         image = view
         if detail is not None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..geometry.normals import face_normals, vertex_normals
 from ..geometry.transforms import normalize
 from ..mesh import Mesh
+from .visibility import dot_rows
 
 MIN_SMOOTH_COSINE = 0.3
 """Smooth normals further than this from their face's normal are replaced by it."""
@@ -26,7 +27,6 @@ class Texels:
         weights: barycentric coordinates of its centre.
         positions: world positions.
         normals: smooth unit normals.
-        face_normals: unit normals of the faces.
         areas: world area that each texel stands for.
     """
 
@@ -35,7 +35,6 @@ class Texels:
     weights: Float[Tensor, "texel 3"]
     positions: Float[Tensor, "texel 3"]
     normals: Float[Tensor, "texel 3"]
-    face_normals: Float[Tensor, "texel 3"]
     areas: Float[Tensor, " texel"]
 
     def interpolate(
@@ -82,14 +81,13 @@ def rasterize_texels(mesh: Mesh, size_px: int) -> Texels:
     if smooth is None:
         smooth = vertex_normals(mesh.vertices, mesh.faces)
     normals = normalize(_mix(smooth, mesh.faces, face_index, weights))
-    astray = (normals * flat).sum(dim=1) < MIN_SMOOTH_COSINE
+    astray = dot_rows(normals, flat) < MIN_SMOOTH_COSINE
     return Texels(
         index=index,
         face_index=face_index,
         weights=weights,
         positions=_mix(mesh.vertices, mesh.faces, face_index, weights),
         normals=torch.where(astray[:, None], flat, normals),
-        face_normals=flat,
         areas=_texel_areas(mesh, face_index),
     )
 

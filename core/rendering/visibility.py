@@ -76,19 +76,30 @@ def erode_masks(
     masks: Float[Tensor, "view height width"], *, radius_px: int
 ) -> Float[Tensor, "view height width"]:
     """1 where the whole square of side ``2 * radius_px + 1`` is opaque, else 0."""
-    outside = (masks < OPAQUE).to(masks.dtype)
-    return 1 - dilate_square(outside, radius_px=radius_px)
+    outside = dilate_square(masks < OPAQUE, radius_px=radius_px)
+    return (~outside).to(masks.dtype)
 
 
 def dilate_square(
-    images: Float[Tensor, "view height width"], *, radius_px: int
-) -> Float[Tensor, "view height width"]:
-    """Largest value within a square of side ``2 * radius_px + 1``; the outside does not count."""
-    if radius_px <= 0:
-        return images
-    side = 2 * radius_px + 1
-    rows = functional.max_pool2d(images[:, None], (1, side), stride=1, padding=(0, radius_px))
-    return functional.max_pool2d(rows, (side, 1), stride=1, padding=(radius_px, 0))[:, 0]
+    marks: Bool[Tensor, "view height width"], *, radius_px: int
+) -> Bool[Tensor, "view height width"]:
+    """True within a square of side ``2 * radius_px + 1`` round each mark; nothing lies outside."""
+    for dim in (1, 2) if radius_px > 0 else ():
+        size = marks.shape[dim]
+        before = functional.pad(marks.int().cumsum(dim), (1, 0, 1, 0) if dim == 1 else (1, 0))
+        before = before[:, :, 1:] if dim == 1 else before  # sums of what lies before each place
+        places = torch.arange(size, device=marks.device)
+        low, high = (places - radius_px).clamp(min=0), (places + radius_px + 1).clamp(max=size)
+        marks = before.index_select(dim, high) > before.index_select(dim, low)
+    return marks
+
+
+def dot_rows(
+    first: Float[Tensor, "*row channel"], second: Float[Tensor, "*row channel"]
+) -> Float[Tensor, "*row"]:
+    """Dot products along the last axis; faster than a sum over so short an axis."""
+    product = first * second
+    return product @ product.new_ones(product.shape[-1])
 
 
 def gaussian_blur(
@@ -150,18 +161,18 @@ def view_geometry(
     geometry = []
     for view, camera in enumerate(rig):
         planes, facing_away = _facing_planes(mesh, camera, face_index[view])
-        jumps = torch.zeros_like(covered[view])[None]
+        jumps = torch.zeros_like(face_index[view : view + 1], dtype=torch.bool)
         if jump_margin_px > 0:
             jumps = _depth_jumps(planes, face_index[view], camera)[None]
-        safe = 1 - dilate_square(jumps, radius_px=_radius(jump_margin_px * scale))[0]
+        near_jump = dilate_square(jumps, radius_px=_radius(jump_margin_px * scale))[0]
         geometry.append(
             ViewGeometry(
                 camera,
                 face_index[view],
                 planes,
                 facing_away,
-                confidence=confidence[view] * safe,
-                pure=pure[view] * (1 - jumps[0]),
+                confidence=confidence[view] * ~near_jump,
+                pure=pure[view] * ~jumps[0],
             )
         )
     return geometry
@@ -193,6 +204,7 @@ def hidden_points(
     planes = view.planes.reshape(-1, 4)
     covered = view.face_index.reshape(-1) >= 0
     corner = (pixels - 0.5).floor().long()
+    homogeneous = homogenize(points)
     candidates = torch.arange(len(points), device=points.device)
     found_surface = torch.zeros(len(points), dtype=torch.bool, device=points.device)
     for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
@@ -200,7 +212,7 @@ def hidden_points(
         rows = (corner[candidates, 1] + dy).clamp(0, height - 1)
         flat = rows * width + columns
         tap, has_surface = planes[flat], covered[flat]
-        distance = (tap[:, :3] * points[candidates]).sum(dim=1) + tap[:, 3]
+        distance = dot_rows(tap, homogeneous[candidates])
         in_front = has_surface & (distance >= -_at(bias, candidates))
         found_surface[candidates] |= has_surface
         candidates = candidates[~in_front]  # the next taps need to look at the rest only
@@ -263,9 +275,9 @@ def _facing_planes(mesh: Mesh, camera: Camera, face_index: Tensor) -> tuple[Tens
     anchors = mesh.vertices[mesh.faces[:, 0]]
     pose = camera.camera_to_world.to(mesh.vertices)
     towards = pose[:3, 3] - anchors if camera.is_perspective else pose[:3, 2].expand_as(anchors)
-    away = (normals * towards).sum(dim=1) < 0
+    away = dot_rows(normals, towards) < 0
     normals = torch.where(away[:, None], -normals, normals)
-    offsets = -(normals * anchors).sum(dim=1, keepdim=True)
+    offsets = -dot_rows(normals, anchors)[:, None]
     nothing = torch.zeros(1, 4, dtype=normals.dtype, device=normals.device)
     table = torch.cat([torch.cat([normals, offsets], dim=1), nothing])  # index -1: background
     away = torch.cat([away, away.new_zeros(1)])
@@ -284,7 +296,7 @@ def _surface_points(planes: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     # (x, y, -depth) (orthographic).
     normal = planes[..., :3] @ pose[:3, :3]
     offset = planes[..., 3] + planes[..., :3] @ pose[:3, 3]
-    sideways = (normal[..., :2] * flat).sum(dim=-1)
+    sideways = dot_rows(normal[..., :2], flat)
     if camera.is_perspective:
         denominator = sideways - normal[..., 2]
         depth = -offset / torch.where(denominator.abs() < 1e-9, 1e-9, denominator)
@@ -297,12 +309,12 @@ def _surface_points(planes: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
 
 
 def _depth_jumps(planes: Tensor, face_index: Tensor, camera: Camera) -> Tensor:
-    """1 on both sides of steps between two surfaces that overlap in the picture, else 0."""
+    """True on both sides of steps between two surfaces that overlap in the picture."""
     points, depth = _surface_points(planes, camera)
     focal = camera.focal_px(planes.shape[0])
     footprint = depth / focal if camera.is_perspective else torch.full_like(depth, 1 / focal)
-    covered = face_index >= 0
-    jumps = torch.zeros(planes.shape[:2], dtype=planes.dtype, device=planes.device)
+    covered, normals = face_index >= 0, planes[..., :3].contiguous()
+    jumps = torch.zeros(planes.shape[:2], dtype=torch.bool, device=planes.device)
     full, here, there = slice(None), slice(None, -1), slice(1, None)
     for first, second in (
         ((full, here), (full, there)),
@@ -312,11 +324,10 @@ def _depth_jumps(planes: Tensor, face_index: Tensor, camera: Camera) -> Tensor:
     ):
         step = points[second] - points[first]
         across = torch.maximum(
-            (planes[first][..., :3] * step).sum(dim=-1).abs(),
-            (planes[second][..., :3] * step).sum(dim=-1).abs(),
+            dot_rows(normals[first], step).abs(), dot_rows(normals[second], step).abs()
         )
         limit = DEPTH_JUMP_PX * torch.minimum(footprint[first], footprint[second])
-        jump = ((across > limit) & covered[first] & covered[second]).to(jumps.dtype)
-        jumps[first] = torch.maximum(jumps[first], jump)
-        jumps[second] = torch.maximum(jumps[second], jump)
+        jump = (across > limit) & covered[first] & covered[second]
+        jumps[first] |= jump
+        jumps[second] |= jump
     return jumps

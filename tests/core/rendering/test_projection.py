@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -19,31 +18,10 @@ from lift3d.core.rendering.projection import (
     sample_view,
 )
 from lift3d.core.rendering.visibility import soften_masks, view_geometry
+from texture_scenes import make_sphere
 
 SIZE = 128
 PLAIN = VertexProjectionParams(erosion_px=0, blur_px=0, rim_weight=0, jump_margin_px=0)
-
-
-def make_sphere(rings: int = 24, radius: float = 0.8) -> Mesh:
-    """A latitude-longitude sphere with a closed seam and one vertex at each pole."""
-    segments = 2 * rings
-    polar = torch.arange(1, rings) * math.pi / rings
-    around = torch.arange(segments) * 2 * math.pi / segments
-    theta, phi = torch.meshgrid(polar, around, indexing="ij")
-    middle = torch.stack(
-        [theta.sin() * phi.sin(), theta.cos(), theta.sin() * phi.cos()], dim=-1
-    ).reshape(-1, 3)
-    vertices = torch.cat([middle, torch.tensor([[0.0, 1, 0], [0, -1, 0]])]) * radius
-    top, bottom, faces = len(vertices) - 2, len(vertices) - 1, []
-    for j in range(segments):
-        k = (j + 1) % segments
-        faces.append([top, j, k])
-        last = (rings - 2) * segments
-        faces.append([bottom, last + k, last + j])
-        for i in range(rings - 2):
-            a, b = i * segments + j, i * segments + k
-            faces += [[a, a + segments, b + segments], [a, b + segments, b]]
-    return Mesh(vertices, torch.tensor(faces))
 
 
 def draw(mesh: Mesh, values: torch.Tensor, rig: ViewRig, size: int = SIZE) -> torch.Tensor:
@@ -95,15 +73,16 @@ def test_front_and_side_mix_two_to_one_at_45_degrees(direction):
     assert torch.allclose(values[diagonal], torch.tensor(2 / 3), atol=2e-3)
 
 
-def test_weights_are_the_powered_cosine_to_the_camera():
+@pytest.mark.parametrize(("cos_power", "expected"), [(1.0, 1.0), (1.5, 1.5), (4.0, 2.0)])
+def test_vertices_are_seen_as_well_as_the_cosine_to_the_camera_says(cos_power, expected):
     mesh, rig = make_sphere(), make_orbit_rig([0.0], 0.0, radius=3.0)
-    params = replace(PLAIN, cos_power=3.0)
+    params = replace(PLAIN, cos_power=cos_power)
     _, weight = project_views_to_vertices(mesh, torch.ones(1, SIZE, SIZE, 1), rig, params=params)
     normals = vertex_normals(mesh.vertices, mesh.faces)
     to_camera = torch.nn.functional.normalize(torch.tensor([0.0, 0, 3]) - mesh.vertices, dim=1)
     cosine = (normals * to_camera).sum(dim=1)
     seen = cosine > 0.2
-    assert torch.allclose(weight[seen], cosine[seen] ** 3, atol=1e-4)
+    assert torch.allclose(weight[seen], cosine[seen] ** expected, atol=1e-4)
 
 
 def test_position_colours_come_back_from_four_views():
