@@ -12,7 +12,8 @@ import numpy as np
 
 from .limits import MAX_JSON_BYTES, MAX_JSON_DEPTH, require_at_most
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# A string without its closing quote reaches to the end: the search stays linear on any input.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 
 
 @dataclass(frozen=True)

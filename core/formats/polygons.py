@@ -67,10 +67,13 @@ def _clip_ears(ring: Float[np.ndarray, "corner 3"]) -> Int64[np.ndarray, "triang
     triangles = []
     while len(remaining) > 3:
         position = _find_ear(flat, remaining)
+        if position is None:  # self-intersecting or flat: a fan is as good as anything
+            break
         before, tip, after = (remaining[(position + k) % len(remaining)] for k in (-1, 0, 1))
         triangles.append((before, tip, after))
         del remaining[position]
-    triangles.append((remaining[0], remaining[1], remaining[2]))
+    first = remaining[0]
+    triangles.extend((first, b, c) for b, c in zip(remaining[1:-1], remaining[2:], strict=True))
     return np.asarray(triangles, dtype=np.int64)
 
 
@@ -83,7 +86,7 @@ def _flatten(ring: Float[np.ndarray, "corner 3"]) -> Float[np.ndarray, "corner 2
     return ring[:, [u, v]] if normal[drop] >= 0 else ring[:, [v, u]]
 
 
-def _find_ear(flat: Float[np.ndarray, "corner 2"], remaining: list[int]) -> int:
+def _find_ear(flat: Float[np.ndarray, "corner 2"], remaining: list[int]) -> int | None:
     ring = flat[remaining]
     before, after = np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0)
     turns = _cross(ring - before, after - ring)
@@ -97,7 +100,7 @@ def _find_ear(flat: Float[np.ndarray, "corner 2"], remaining: list[int]) -> int:
         own = (ring == a).all(axis=1) | (ring == b).all(axis=1) | (ring == c).all(axis=1)
         if not (inside & ~own).any():
             return int(position)
-    return int(turns.argmax())  # self-intersecting or flat: any corner must go
+    return None
 
 
 def _cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:

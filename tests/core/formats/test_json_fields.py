@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from lift3d.core.formats.json_fields import JsonObject, parse_json, pick
 
@@ -70,6 +72,19 @@ def test_bad_json_is_refused(text):
 
 def test_brackets_inside_strings_are_not_depth():
     assert parse_json(b'{"a": "' + b"[{" * 500 + b'\\"[["}').text("a").endswith('"[[')
+
+
+def test_depth_of_hostile_text_is_found_in_linear_time():
+    started = time.perf_counter()
+    for text in (
+        b'"\\' * 1_000_000,
+        b'{"a": "' + b"\\" * 1_000_001,
+        b'"' * 999_999,
+        b"[{" * 500_000,
+    ):
+        with pytest.raises(ValueError, match="JSON"):
+            parse_json(text)
+    assert time.perf_counter() - started < 5
 
 
 def test_pick_refuses_what_is_not_there():
