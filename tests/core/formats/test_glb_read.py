@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import struct
 
@@ -12,10 +11,8 @@ import torch
 from format_samples import build_glb, pack_glb, triangle_glb
 from lift3d.core.formats import decode_mesh, read_glb_metadata, read_mesh
 from lift3d.core.formats import glb_read as glb_read_module
-from lift3d.core.formats.images import encode_image
 
 SQUARE = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]], "<f4")
-UVS = np.array([[0, 1], [1, 1], [0, 0], [1, 0]], "<f4")
 
 
 def _read(document: dict, arrays: list) -> list:
@@ -192,61 +189,6 @@ def test_only_the_default_scene_is_read():
     assert [mesh.name for mesh in _read(document, [SQUARE[:3]])] == ["shown"]
 
 
-def _textured(material: dict, attributes: dict, **more) -> dict:
-    image = base64.b64encode(encode_image(torch.full((2, 2, 3), 0.4))).decode()
-    return {
-        "nodes": [{"mesh": 0}],
-        "meshes": [{"primitives": [{"attributes": attributes, "mode": 5, "material": 0}]}],
-        "materials": [material],
-        "textures": [{"source": 0}],
-        "images": [{"uri": f"data:image/png;base64,{image}"}],
-        **more,
-    }
-
-
-def test_material_texture_and_its_transform():
-    transform = {"offset": [0.5, 0.25], "scale": [2, 3], "rotation": np.pi / 2, "texCoord": 1}
-    material = {
-        "pbrMetallicRoughness": {
-            "baseColorFactor": [0.21404114, 1, 0, 0.5],
-            "metallicFactor": 0.25,
-            "baseColorTexture": {"index": 0, "extensions": {"KHR_texture_transform": transform}},
-        },
-        "alphaMode": "BLEND",
-        "extensions": {"KHR_materials_unlit": {}},
-    }
-    document = _textured(material, {"POSITION": 0, "TEXCOORD_1": 1})
-    (mesh,) = _read(document, [SQUARE, UVS])
-    assert mesh.material.base_color == pytest.approx((0.5, 1, 0), abs=1e-6)
-    assert (mesh.material.alpha, mesh.material.metallic, mesh.material.roughness) == (0.5, 0.25, 1)
-    assert mesh.material.unlit and not mesh.material.double_sided
-    assert torch.allclose(mesh.texture, torch.full((2, 2, 3), 0.4), atol=1e-6)
-    # Scaled, turned by 90 degrees counter-clockwise on the picture (u, v) -> (v, -u), moved.
-    expected = np.stack([3 * UVS[:, 1] + 0.5, -2 * UVS[:, 0] + 0.25], axis=1)
-    assert mesh.uvs.numpy() == pytest.approx(expected, abs=1e-6)
-
-
-def test_texture_without_uvs_is_left_out_with_a_warning(caplog):
-    material = {"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}
-    (mesh,) = _read(_textured(material, {"POSITION": 0}), [SQUARE])
-    assert mesh.texture is None and "no uvs" in caplog.text
-
-
-def test_opaque_material_ignores_alpha():
-    document = _textured(
-        {"pbrMetallicRoughness": {"baseColorFactor": [1, 1, 1, 0]}}, {"POSITION": 0}
-    )
-    assert _read(document, [SQUARE])[0].material.alpha == 1.0
-
-
-def test_archived_specular_glossiness_gives_its_diffuse_colour():
-    glossy = {"diffuseFactor": [0, 1, 0, 1], "diffuseTexture": {"index": 0}}
-    material = {"extensions": {"KHR_materials_pbrSpecularGlossiness": glossy}}
-    (mesh,) = _read(_textured(material, {"POSITION": 0, "TEXCOORD_0": 1}), [SQUARE, UVS])
-    assert mesh.material.base_color == (0, 1, 0) and mesh.material.metallic == 0
-    assert mesh.texture is not None
-
-
 def _external(tmp_path, **uris):
     binary = np.eye(3, dtype="<f4").tobytes()
     (tmp_path / "data").mkdir()
@@ -402,60 +344,3 @@ def test_real_files_agree_with_trimesh(shared_dir):
         assert sum(mesh.num_faces for mesh in ours) == len(theirs.faces)
         picture = theirs.visual.material.baseColorTexture
         assert ours[0].texture.shape[:2] == picture.size[::-1]
-
-
-def _skinned(joint: dict, weights: list, **skin) -> list:
-    """A triangle held by two joints: one at rest at x = 1, one described by the caller."""
-    bind = np.tile(np.eye(4, dtype="<f4"), (2, 1, 1))
-    bind[:, 0, 3] = -1  # the joints stood at x = 1 when the mesh was bound
-    document = {
-        "scenes": [{"nodes": [0, 1, 2]}],
-        "nodes": [
-            {"mesh": 0, "skin": 0, "translation": [50, 50, 50], "name": "body"},
-            {"translation": [1, 0, 0]},
-            joint,
-        ],
-        "meshes": [
-            {
-                "primitives": [
-                    {"attributes": {"POSITION": 0, "NORMAL": 1, "JOINTS_0": 2, "WEIGHTS_0": 3}}
-                ]
-            }
-        ],
-        "skins": [{"joints": [1, 2], "inverseBindMatrices": 4} | skin],
-    }
-    arrays = [
-        np.eye(3, dtype="<f4"),
-        np.tile(np.array([[0, 0, 1]], "<f4"), (3, 1)),
-        np.tile(np.array([[0, 1, 0, 0]], "<u1"), (3, 1)),
-        np.tile(np.array([[*weights, 0, 0]], "<f4"), (3, 1)),
-        bind.transpose(0, 2, 1).reshape(2, 16).copy(),
-    ]
-    return _read(document, arrays)
-
-
-def test_skinned_mesh_follows_its_joints_and_not_its_node():
-    (mesh,) = _skinned({"translation": [1, 0, 0]}, [0.25, 0.75])
-    assert torch.allclose(mesh.vertices, torch.eye(3)) and mesh.name == "body"
-    half = 0.5**0.5
-    bent = {"translation": [1, 0, 0], "rotation": [half, 0, 0, half]}  # y to z
-    (mesh,) = _skinned(bent, [0, 1])
-    assert torch.allclose(
-        mesh.vertices, torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]), atol=1e-6
-    )
-    assert torch.allclose(mesh.vertex_normals[0], torch.tensor([0.0, -1, 0]), atol=1e-6)
-    (mesh,) = _skinned({"translation": [1, 4, 0]}, [0.5, 0.5])
-    assert torch.allclose(mesh.vertices[0], torch.tensor([1.0, 2, 0]))
-    (mesh,) = _skinned(bent, [0, 0])
-    assert torch.allclose(mesh.vertices, torch.eye(3))
-
-
-def test_lying_skins_are_refused():
-    for skin, message in (
-        ({"joints": [1]}, "joint 1 of 1"),
-        ({"joints": [1, 2, 2]}, "2 matrices for 3 joints"),
-        ({"joints": [1, 9]}, "not part of the scene"),
-        ({"inverseBindMatrices": 3}, "4 components, expected 16"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            _skinned({}, [0.5, 0.5], **skin)
