@@ -38,7 +38,7 @@ class MeshOptimizerParams:
         laplacian: weight of the pull to the mean of the neighbours, times nu.
         gradient_clamp: bound of a gradient component in units of |m1|, from the second step on;
             0 for none. It suppresses spikes.
-        ramp: steps over which the learning rate grows to its value.
+        ramp: the learning rate grows to its value over ramp / (1 - beta1) steps.
         shortest_probability: chance that a bad face gives up its shortest side and not another.
         max_vertices: edges are no longer split beyond this count.
         seed: of the random choice of sides.

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from lift3d.core.geometry.repair import (
     signed_volume,
 )
 
+DATA = Path(__file__).resolve().parents[2] / "data"
 GOLDEN_CASES = ["a_global", "b_local", "c_first"]
 
 TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
@@ -79,9 +81,9 @@ def _edge_set(faces: torch.Tensor) -> set[tuple[int, int]]:
     return {tuple(edge) for edge in build_edges(faces).edges.tolist()}
 
 
-def _golden(shared_dir, case: str) -> tuple[dict[str, torch.Tensor], dict]:
-    arrays = np.load(shared_dir / "goldens" / "remeshing.npz")
-    settings = json.loads((shared_dir / "goldens" / "remeshing.json").read_text())[case]
+def _golden(case: str) -> tuple[dict[str, torch.Tensor], dict]:
+    arrays = np.load(DATA / "remeshing.npz")
+    settings = json.loads((DATA / "remeshing.json").read_text())[case]
     prefix = case + "_"
     return {
         k[len(prefix) :]: torch.tensor(arrays[k]) for k in arrays if k.startswith(prefix)
@@ -112,8 +114,8 @@ def _golden_optimizer(golden: dict[str, torch.Tensor], settings: dict) -> MeshOp
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES)
-def test_a_step_matches_the_reference_implementation(shared_dir, case: str):
-    golden, settings = _golden(shared_dir, case)
+def test_a_step_matches_the_reference_implementation(case: str):
+    golden, settings = _golden(case)
     optimizer = _golden_optimizer(golden, settings)
     state = optimizer.state
     for ours, name in (
@@ -127,8 +129,8 @@ def test_a_step_matches_the_reference_implementation(shared_dir, case: str):
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES)
-def test_remeshing_matches_the_reference_implementation_edge_by_edge(shared_dir, case: str):
-    golden, settings = _golden(shared_dir, case)
+def test_remeshing_matches_the_reference_implementation_edge_by_edge(case: str):
+    golden, settings = _golden(case)
     optimizer = _golden_optimizer(golden, settings)
     vertices, faces = optimizer.remesh()
     state = optimizer.state
