@@ -2,10 +2,6 @@ import pytest
 import torch
 import trimesh
 from lift3d.core.geometry.components import connected_components
-from lift3d.core.geometry.edges import build_edges
-from lift3d.core.geometry.holes import boundary_loops, fill_holes
-from lift3d.core.geometry.manifold_cut import cut_non_manifold
-from lift3d.core.geometry.orientation import disagreeing_faces, orient_outward
 from lift3d.core.geometry.repair import (
     RepairParams,
     degenerate_faces,
@@ -17,7 +13,7 @@ from lift3d.core.geometry.repair import (
     repair_mesh,
     signed_volume,
 )
-from lift3d.core.mesh import Mesh, merge_meshes
+from lift3d.core.mesh import Mesh
 
 TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
 
@@ -105,23 +101,6 @@ def test_a_sound_mesh_comes_back_as_it_was():
     assert torch.equal(repaired.faces, mesh.faces)
 
 
-def test_two_boxes_that_share_an_edge_come_apart_as_two_closed_boxes():
-    boxes = merge_meshes([_box(), _box((1.0, 1.0, 0.0))])
-    welded = merge_duplicate_vertices(boxes)
-    assert int(build_edges(welded.faces).face_count.max()) == 4
-    cut = cut_non_manifold(welded)
-    assert is_watertight(cut.faces) and is_manifold(cut.faces)
-    assert int(connected_components(cut.faces).max()) == 1
-    assert float(signed_volume(cut.vertices, cut.faces)) == pytest.approx(2.0, rel=1e-5)
-
-
-def test_two_boxes_that_share_a_corner_come_apart():
-    welded = merge_duplicate_vertices(merge_meshes([_box(), _box((1.0, 1.0, 1.0))]))
-    assert not is_manifold(welded.faces)
-    cut = cut_non_manifold(welded)
-    assert is_manifold(cut.faces) and cut.num_vertices == 16
-
-
 def test_a_fin_on_a_closed_surface_is_cut_off_and_the_surface_stays_closed():
     mesh = _sphere(1)
     fin = torch.cat([mesh.faces[0, :2], torch.tensor([mesh.num_vertices])])[None]
@@ -141,56 +120,6 @@ def test_any_heap_of_random_triangles_becomes_manifold(seed: int):
         repaired = repair_mesh(Mesh(vertices, faces), params)
         assert is_manifold(repaired.faces)
         assert repaired.num_faces > 100
-
-
-def test_scrambled_windings_agree_again_and_look_outwards():
-    mesh = _sphere()
-    generator = torch.Generator().manual_seed(0)
-    flip = torch.rand(mesh.num_faces, generator=generator) < 0.3
-    faces = torch.where(flip[:, None], mesh.faces.flip(1), mesh.faces)
-    assert torch.equal(disagreeing_faces(faces), flip)
-    oriented = orient_outward(Mesh(mesh.vertices, faces))
-    assert torch.equal(oriented.faces, mesh.faces)
-
-
-def test_an_inside_out_mesh_is_turned_and_a_cavity_is_kept():
-    mesh = _sphere()
-    turned = orient_outward(Mesh(mesh.vertices, mesh.faces.flip(1)))
-    assert float(signed_volume(turned.vertices, turned.faces)) > 0
-    cavity = Mesh(mesh.vertices * 0.5, mesh.faces.flip(1))
-    hollow = merge_meshes([mesh, cavity])
-    assert torch.equal(orient_outward(hollow).faces, hollow.faces)
-
-
-def test_a_moebius_band_has_no_orientation_and_is_left_alone():
-    # A strip of squares whose end is glued to its start upside down.
-    count = 8
-    rings = [(2 * i, 2 * i + 1) for i in range(count)] + [(1, 0)]
-    faces = []
-    for (a, b), (c, d) in zip(rings, rings[1:], strict=False):
-        faces += [[a, b, c], [c, b, d]]
-    assert not bool(disagreeing_faces(torch.tensor(faces)).any())
-
-
-def test_holes_are_closed_up_to_the_given_size():
-    mesh = _sphere()
-    touching = (mesh.faces == 0).any(dim=1)
-    holed = Mesh(mesh.vertices, mesh.faces[~touching])
-    loops = boundary_loops(holed.faces)
-    assert [len(loop) for loop in loops] == [int(touching.sum())]
-    assert fill_holes(holed, max_edges=4) is holed
-    filled = fill_holes(holed)
-    assert is_watertight(filled.faces) and is_manifold(filled.faces)
-    assert float(signed_volume(filled.vertices, filled.faces)) > 0
-
-
-def test_a_missing_triangle_is_put_back_and_a_lone_triangle_is_not_doubled():
-    mesh = _sphere()
-    filled = fill_holes(Mesh(mesh.vertices, mesh.faces[1:]))
-    assert filled.num_faces == mesh.num_faces and filled.num_vertices == mesh.num_vertices
-    assert is_watertight(filled.faces)
-    lone = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))
-    assert fill_holes(lone) is lone
 
 
 def test_texture_seams_are_neither_welded_nor_filled():
