@@ -11,6 +11,7 @@ import inspect
 import logging
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -61,10 +62,15 @@ def _name_module_for_the_cache(function: Callable[..., Any]) -> None:
     The package is called `lift3d` in one process and after its folder in ComfyUI; code cached
     under one name could not be loaded under the other.
     """
-    stable = f"lift3d_kernels.{function.__module__.rpartition('.')[2]}"
-    sys.modules[stable] = sys.modules[function.__module__]
+    actual = function.__module__
+    family, stable = "lift3d_kernels", f"lift3d_kernels.{actual.rpartition('.')[2]}"
+    sys.modules.setdefault(family, types.ModuleType(family))
+    sys.modules[stable] = sys.modules[actual]
     function.__globals__["__name__"] = stable
     function.__module__ = stable
+    for value in function.__globals__.values():  # named tuples that kernels hand over
+        if isinstance(value, type) and value.__module__ == actual:
+            value.__module__ = stable
 
 
 def run_kernel(kernel: Callable[..., Any], *arguments: Any) -> Any:

@@ -11,14 +11,23 @@ from lift3d.core.backends.numba_cpu import runtime
 pytest.importorskip("numba")
 
 KERNEL_SOURCE = """
+from typing import Any, NamedTuple
 import numba
 from lift3d.core.backends.numba_cpu.runtime import compiled
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+@compiled()
+def first_of(pair):
+    return pair.first
 
 @compiled(parallel=True)
 def double(values):
     out = np.empty_like(values)
     for i in numba.prange(values.shape[0]):
-        out[i] = 2 * values[i]
+        out[i] = 2 * first_of(Pair(values[i], i))
     return out
 
 import numpy as np
