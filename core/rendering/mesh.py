@@ -275,7 +275,7 @@ def _color_map(
         uvs = interpolate(mesh.uvs, rast, mesh.faces, backend=backend)
         level = None
         if texture_filter == "mipmap":
-            level = _mip_level(mesh, clip.detach(), rast.detach(), face_index)
+            level = _mip_level(mesh, clip.detach(), rast.detach(), face_index, backend)
         covered = face_index >= 0
         colors = sample_texture(
             mesh.texture, uvs[covered], level=None if level is None else level[covered]
@@ -287,7 +287,9 @@ def _color_map(
     return factor.expand(*rast.shape[:3], 3)
 
 
-def _mip_level(mesh: Mesh, clip: Tensor, rast: Tensor, face_index: Tensor) -> Tensor:
+def _mip_level(
+    mesh: Mesh, clip: Tensor, rast: Tensor, face_index: Tensor, backend: Backend
+) -> Tensor:
     """Half the binary logarithm of texels per pixel, as areas: [view, h, w].
 
     The weights of a triangle are a projective map of the image, whose Jacobian at a pixel is
@@ -302,7 +304,7 @@ def _mip_level(mesh: Mesh, clip: Tensor, rast: Tensor, face_index: Tensor) -> Te
     texels = uv_area * (texture_width * texture_height) / (width * height / 4)
     per_face = texels / _signed_areas(clip, mesh.faces).abs().clamp(min=1e-20)  # [view, F]
     seen = face_index.clamp(min=0).reshape(views, -1)
-    w = interpolate(clip[..., 3:].contiguous(), rast, mesh.faces, backend="auto")[..., 0]
+    w = interpolate(clip[..., 3:].contiguous(), rast, mesh.faces, backend=backend)[..., 0]
     ratio = per_face.gather(1, seen).reshape(face_index.shape) * w**3
     return 0.5 * torch.log2(ratio.clamp(min=1e-12))
 

@@ -16,6 +16,10 @@ from torch.autograd.function import once_differentiable
 
 from .runtime import run_kernel, to_array
 
+INDEX = np.uint32
+"""Unsigned, so that the kernels need no test for indices that count from the end."""
+BANDS_AT_ONCE = 4
+"""Bands that a thread takes at a time, so that unequal work is shared."""
 MIN_TASKS = 4
 MAX_PIECES_PER_FACE = 6
 
@@ -59,7 +63,7 @@ class _Rasterize(torch.autograd.Function):
         buffers = run_kernel(
             raster_backward,
             to_array(clip, np.float64),
-            to_array(faces, np.int32),
+            to_array(faces, INDEX),
             rast.numpy(),
             to_array(grad_rast, rast.numpy().dtype),
             _num_parts(len(clip)),
@@ -80,7 +84,7 @@ class _Interpolate(torch.autograd.Function):
 
         attributes, rast, faces = ctx.saved_tensors
         grad_array = to_array(grad, attributes.numpy().dtype)
-        rast_array, faces_array = to_array(rast, rast.numpy().dtype), to_array(faces, np.int32)
+        rast_array, faces_array = to_array(rast, rast.numpy().dtype), to_array(faces, INDEX)
         grad_attributes = grad_rast = None
         if ctx.needs_input_grad[0]:
             vertices, parts = attributes.shape[-2], _num_parts(len(rast))
@@ -105,9 +109,11 @@ class _Interpolate(torch.autograd.Function):
 
 
 def _draw(clip: Tensor, faces: Tensor, width: int, height: int) -> Tensor:
+    import numba
+
     from . import mesh_clipping, mesh_raster
 
-    clip_array, faces_array = to_array(clip, np.float64), to_array(faces, np.int32)
+    clip_array, faces_array = to_array(clip, np.float64), to_array(faces, INDEX)
     views, count = clip_array.shape[:2]
     xy = np.empty((views, count, 2), np.int32)
     depth = np.empty((views, count), np.float64)
@@ -129,11 +135,12 @@ def _draw(clip: Tensor, faces: Tensor, width: int, height: int) -> Tensor:
         faces_array, xy, outside, piece_xy, piece_first, width, height,
     )  # fmt: skip
     rast = torch.empty(views, height, width, 4, dtype=clip.dtype)
-    run_kernel(
-        mesh_raster.draw_bands,
-        clip_array, faces_array, xy, depth,
-        piece_xy, piece_depth, piece_face, piece_first, listed, first, rast.numpy(),
-    )  # fmt: skip
+    with numba.parallel_chunksize(BANDS_AT_ONCE):
+        run_kernel(
+            mesh_raster.draw_bands,
+            clip_array, faces_array, xy, depth,
+            piece_xy, piece_depth, piece_face, piece_first, listed, first, rast.numpy(),
+        )  # fmt: skip
     return rast
 
 
@@ -141,7 +148,7 @@ def _no_pieces(views: int) -> tuple[np.ndarray, ...]:
     return (
         np.empty((0, 3, 2), np.int32),
         np.empty((0, 3), np.float64),
-        np.empty(0, np.int32),
+        np.empty(0, INDEX),
         np.zeros(views + 1, np.int64),
     )
 
@@ -154,7 +161,7 @@ def _blend_corners(attributes: Tensor, rast: Tensor, faces: Tensor) -> Tensor:
         interpolate_forward,
         _per_view_array(attributes),
         to_array(rast, rast.detach().numpy().dtype),
-        to_array(faces, np.int32),
+        to_array(faces, INDEX),
         out.numpy(),
     )
     return out
@@ -189,7 +196,7 @@ def find_silhouette_candidates(
     from .mesh_silhouette import face_orientations, find_candidates
 
     clip = to_array(vertices_clip, np.float64)
-    orientations = run_kernel(face_orientations, clip, to_array(faces, np.int32))
+    orientations = run_kernel(face_orientations, clip, to_array(faces, INDEX))
     extra_array = to_array(extra, np.int64)
     found, reach = run_kernel(
         find_candidates,

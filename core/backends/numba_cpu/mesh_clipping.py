@@ -102,14 +102,14 @@ def clip_faces(clip, faces, outside, width, height, capacity):
     the edge, so that neighbours get the same one.
 
     Returns:
-        xy [piece, 3, 2] int32, depth [piece, 3], face [piece] int32, and the first piece of each
+        xy [piece, 3, 2] int32, depth [piece, 3], face [piece] uint32, and the first piece of each
         view with the total at the end [view + 1].
     """
     views = clip.shape[0]
     guard = 2 * GUARD_PX / max(width, height)
     xy = np.empty((capacity, 3, 2), np.int32)
     depth = np.empty((capacity, 3), np.float64)
-    owner = np.empty(capacity, np.int32)
+    owner = np.empty(capacity, np.uint32)
     first = np.zeros(views + 1, np.int64)
     polygon = np.empty((MAX_CORNERS + 1, 4))
     scratch = np.empty((MAX_CORNERS + 1, 4))

@@ -19,6 +19,7 @@ HALF = SUBPIXELS // 2
 assert SUBPIXELS == 1 << SHIFT
 BAND_ROWS = 16
 CHUNKS = 4  # parts of the triangle list that are sorted into bands at the same time
+FUSED = {"contract", "nsz"}  # multiply and add in one step; never changes what is covered
 NARROW_PX = 10  # up to here testing each pixel of a row is faster than solving for its ends
 
 
@@ -96,7 +97,7 @@ def sort_into_bands(faces, xy, outside, piece_xy, piece_first, width, height):
                 starts[view, chunk, band] = used
                 used += counts[view, chunk, band]
     first[views * bands] = used
-    listed = np.empty(used, np.int32)
+    listed = np.empty(used, np.uint32)
     for task in numba.prange(views * CHUNKS):
         view, chunk = task // CHUNKS, task % CHUNKS
         total = num_faces + piece_first[view + 1] - piece_first[view]
@@ -107,7 +108,7 @@ def sort_into_bands(faces, xy, outside, piece_xy, piece_first, width, height):
     return listed, first
 
 
-@compiled(parallel=True)
+@compiled(parallel=True, fastmath=FUSED)
 def draw_bands(
     clip, faces, xy, depth, piece_xy, piece_depth, piece_face, piece_first, listed, first, rast
 ):
@@ -115,10 +116,8 @@ def draw_bands(
     views, height, width = rast.shape[:3]
     bands = (height + BAND_ROWS - 1) // BAND_ROWS
     num_faces = faces.shape[0]
-    for order in numba.prange(views * bands):
-        # Neighbouring tasks are the same band of different views: threads get equal work.
-        view, band = order % views, order // views
-        slot = view * bands + band
+    for slot in numba.prange(views * bands):
+        view, band = slot // bands, slot % bands
         top = band * BAND_ROWS
         rows = min(BAND_ROWS, height - top)
         points, pixels, z_of = clip[view], xy[view], depth[view]
@@ -150,7 +149,7 @@ def draw_bands(
             _finish_row(points, faces, visible, row * width, top + row, height, rast[view])
 
 
-@compiled()
+@compiled(fastmath=FUSED)
 def _depth_plane(clip, a, b, c):
     """Coefficients of z/w = A X + B Y + C over normalised device coordinates."""
     x0, y0, z0, w0 = clip[a, 0], clip[a, 1], clip[a, 2], clip[a, 3]
@@ -161,16 +160,15 @@ def _depth_plane(clip, a, b, c):
     c1x, c1y, c1w = y2 * w0 - w2 * y0, w2 * x0 - x2 * w0, x2 * y0 - y2 * x0
     c2x, c2y, c2w = y0 * w1 - w0 * y1, w0 * x1 - x0 * w1, x0 * y1 - y0 * x1
     determinant = x0 * c0x + y0 * c0y + w0 * c0w
-    if determinant == 0:
-        determinant = 1.0
+    scale = 1 / determinant if determinant != 0 else 1.0
     return (
-        (z0 * c0x + z1 * c1x + z2 * c2x) / determinant,
-        (z0 * c0y + z1 * c1y + z2 * c2y) / determinant,
-        (z0 * c0w + z1 * c1w + z2 * c2w) / determinant,
+        (z0 * c0x + z1 * c1x + z2 * c2x) * scale,
+        (z0 * c0y + z1 * c1y + z2 * c2y) * scale,
+        (z0 * c0w + z1 * c1w + z2 * c2w) * scale,
     )
 
 
-@compiled()
+@compiled(fastmath=FUSED)
 def _draw(
     x0, y0, x1, y1, x2, y2, face, z_x, z_y, z_1, z_low, z_high,
     top, rows, width, height, nearest, visible,
@@ -233,7 +231,7 @@ def _solve_row(value, step, x_low, start, end):
     return start, end
 
 
-@compiled()
+@compiled(fastmath=FUSED)
 def _finish_row(clip, faces, visible, offset, y, height, out):
     """Weights and depth of the visible faces of one pixel row."""
     width = out.shape[1]
@@ -267,7 +265,7 @@ def _finish_row(clip, faces, visible, offset, y, height, out):
         out[y, x, 3] = face + 1
 
 
-@compiled(parallel=True)
+@compiled(parallel=True, fastmath=FUSED)
 def raster_backward(clip, faces, rast, grad_rast, parts):
     """Gradient of u, v and z/w with respect to clip positions.
 
@@ -294,7 +292,7 @@ def raster_backward(clip, faces, rast, grad_rast, parts):
     return out
 
 
-@compiled()
+@compiled(fastmath=FUSED)
 def _pixel_backward(clip, a, b, c, x_ndc, y_ndc, u_grad, v_grad, z_grad, out):
     """Add the gradient of one pixel to the three corners (a, b, c) of its face."""
     z0, z1, z2 = clip[a, 2], clip[b, 2], clip[c, 2]
@@ -334,13 +332,14 @@ def _pixel_backward(clip, a, b, c, x_ndc, y_ndc, u_grad, v_grad, z_grad, out):
     gx2, gy2 = g1 * y0 - g0 * y1, g0 * x1 - g1 * x0
     out[a, 0] += gx0
     out[a, 1] += gy0
-    out[a, 2] += u * z_grad
     out[a, 3] += u * w_grad - x_ndc * gx0 - y_ndc * gy0
     out[b, 0] += gx1
     out[b, 1] += gy1
-    out[b, 2] += v * z_grad
     out[b, 3] += v * w_grad - x_ndc * gx1 - y_ndc * gy1
     out[c, 0] += gx2
     out[c, 1] += gy2
-    out[c, 2] += t * z_grad
     out[c, 3] += t * w_grad - x_ndc * gx2 - y_ndc * gy2
+    if z_grad != 0:
+        out[a, 2] += u * z_grad
+        out[b, 2] += v * z_grad
+        out[c, 2] += t * z_grad
