@@ -1,0 +1,1 @@
+"""Contains diffusion: the model protocol, schedules, samplers, guidance, distillation."""
