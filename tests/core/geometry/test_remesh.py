@@ -335,3 +335,22 @@ def test_bad_input_is_refused_with_a_remedy(unchecked_shapes):
         optimizer.step()
     with pytest.raises(ValueError, match="edge_length_limits"):
         MeshOptimizerParams(edge_length_limits=(0.2, 0.1))
+
+
+@pytest.mark.parametrize(("reference", "change"), [(2.2, "fewer"), (1.0, "same"), (0.6, "four")])
+def test_edges_below_half_the_reference_collapse_and_above_one_and_a_half_split(reference, change):
+    vertices, faces = _sphere(2)
+    lengths = edge_lengths(vertices, build_edges(faces).edges)
+    length = reference * float(lengths.mean())
+    assert float(lengths.max() / lengths.min()) < 1.2
+    params = MeshOptimizerParams(
+        edge_length_limits=(length, length), learning_rate=0.0, initial_edge_length=length
+    )
+    optimizer = MeshOptimizer(vertices, faces, params)
+    _, after = optimizer.remesh()
+    if change == "fewer":
+        assert len(after) < len(faces)
+    elif change == "same":
+        assert torch.equal(after, faces)
+    else:
+        assert len(after) == 4 * len(faces)
