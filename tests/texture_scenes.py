@@ -62,3 +62,15 @@ def make_sphere(rings: int = 24, radius: float = 0.8) -> Mesh:
             a, b = i * segments + j, i * segments + k
             faces += [[a, a + segments, b + segments], [a, b + segments, b]]
     return Mesh(vertices, torch.tensor(faces))
+
+
+def make_plates() -> Mesh:
+    """A small square plate in front of a big one, both facing +Z, 16x16 quads each."""
+    line = torch.linspace(-1, 1, 17)
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    index = torch.arange(17 * 17).reshape(17, 17)
+    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
+    quads = torch.stack([torch.stack([a, b, c], -1), torch.stack([a, c, d], -1)]).reshape(-1, 3)
+    big = torch.stack([x, y, torch.zeros_like(x) - 0.5], -1).reshape(-1, 3)
+    small = torch.stack([0.4 * x, 0.4 * y, torch.zeros_like(x) + 0.5], -1).reshape(-1, 3)
+    return Mesh(torch.cat([big, small]), torch.cat([quads, quads + len(big)]))

@@ -124,7 +124,7 @@ def _surface_cells(positions: Tensor, normals: Tensor, area: float) -> tuple[Ten
 def _blend(values: Tensor, distance: np.ndarray, nearest: np.ndarray) -> Tensor:
     """Mean of the nearest nodes, weighted by inverse squared distance."""
     distance, nearest = distance.reshape(len(distance), -1), nearest.reshape(len(nearest), -1)
-    weight = 1.0 / (distance**2 + 0.25)
-    weight = torch.as_tensor(weight / weight.sum(axis=1, keepdims=True)).to(values)
+    closeness = 1.0 / (distance**2 + 0.25)
+    weight = torch.as_tensor(closeness / closeness.sum(axis=1, keepdims=True)).to(values)
     index = torch.as_tensor(nearest, dtype=torch.int64, device=values.device)
     return (values[index] * weight[..., None]).sum(dim=1)

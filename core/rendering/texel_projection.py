@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn import functional
 
 from ..mesh import Mesh
 from .projection import VertexProjectionParams, facing_faces, observe_points, sample_pure
 from .texels import Texels
-from .visibility import REFERENCE_TILE_PX, ViewGeometry, gaussian_blur
+from .visibility import REFERENCE_TILE_PX, ViewGeometry, dilate_square, gaussian_blur
 
 COARSE_SIGMA_PX = 8.0
 """Blur that separates coarse colours from detail, for tiles of 512 pixels."""
@@ -83,7 +84,7 @@ def project_views_to_texels(
         )
         image = view
         if detail is not None:
-            image = torch.cat([coarse_colors(view, seen_from.pure), view], dim=-1)
+            image = torch.cat([coarse_colors(view, seen_from), view], dim=-1)
         colors = sample_pure(image, seen_from.pure, seen.image_xy)
         total.index_add_(0, seen.index, seen.weight[:, None] * colors[:, :channels])
         weight.index_add_(0, seen.index, seen.weight)
@@ -99,13 +100,23 @@ def project_views_to_texels(
 
 
 def coarse_colors(
-    view: Float[Tensor, "height width channel"], pure: Float[Tensor, "raster_height raster_width"]
+    view: Float[Tensor, "height width channel"], seen_from: ViewGeometry
 ) -> Float[Tensor, "height width channel"]:
-    """The picture without fine detail; what lies outside the object has no part in it."""
-    if pure.shape != view.shape[:2]:
-        resized = torch.nn.functional.interpolate(pure[None, None], size=view.shape[:2])
-        pure = resized[0, 0]
-    weighted = torch.cat([view * pure[..., None], pure[..., None]], dim=-1).permute(2, 0, 1)
-    sigma_px = COARSE_SIGMA_PX * view.shape[0] / REFERENCE_TILE_PX
+    """The picture without fine detail; what lies outside the object has no part in it.
+
+    Near depth jumps, across which a blur would mix two surfaces, the picture stays as it is.
+    """
+    height, width = view.shape[:2]
+    sigma_px = COARSE_SIGMA_PX * height / REFERENCE_TILE_PX
+    raster_scale = len(seen_from.pure) / height
+    reach = round(2 * sigma_px * raster_scale)
+    crossed = dilate_square(seen_from.jumps[None], radius_px=reach).to(view.dtype)
+    crossed = gaussian_blur(crossed, sigma_px=sigma_px / 2 * raster_scale)
+    fields = functional.interpolate(
+        torch.stack([seen_from.pure, crossed[0]])[None].to(view.dtype), size=(height, width)
+    )[0]
+    pure, keep = fields[0][..., None], fields[1][..., None].clamp(0, 1)
+    weighted = torch.cat([view * pure, pure], dim=-1).permute(2, 0, 1)
     blurred = gaussian_blur(weighted, sigma_px=sigma_px).permute(1, 2, 0)
-    return blurred[..., :-1] / blurred[..., -1:].clamp(min=1e-3)
+    coarse = blurred[..., :-1] / blurred[..., -1:].clamp(min=1e-3)
+    return keep * view + (1 - keep) * coarse

@@ -43,6 +43,7 @@ class ViewGeometry:
             ``normal @ point + offset`` is the distance in front of it; 0 on background.
         facing_away: the face shown turns its back to the camera.
         confidence: how far each pixel can be trusted, 0..1: 1 well inside the object mask.
+        jumps: pixels on both sides of steps in depth.
         pure: 1 wherever a pixel shows one surface only, also in the rim that erosion took away.
     """
 
@@ -51,6 +52,7 @@ class ViewGeometry:
     planes: Float[Tensor, "height width 4"]
     facing_away: Bool[Tensor, "height width"]
     confidence: Float[Tensor, "height width"]
+    jumps: Bool[Tensor, "height width"]
     pure: Float[Tensor, "height width"]
 
 
@@ -172,6 +174,7 @@ def view_geometry(
                 planes,
                 facing_away,
                 confidence=confidence[view] * ~near_jump,
+                jumps=jumps[0],
                 pure=pure[view] * ~jumps[0],
             )
         )

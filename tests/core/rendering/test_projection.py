@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lift3d.core.camera import ViewRig, make_kiss3dgen_rig, make_orbit_rig
-from lift3d.core.geometry.normals import face_normals, vertex_normals
+from lift3d.core.geometry.normals import vertex_normals
 from lift3d.core.mesh import Mesh
 from lift3d.core.rendering.mesh import interpolate, rasterize, world_to_clip
 from lift3d.core.rendering.projection import (
@@ -17,8 +17,7 @@ from lift3d.core.rendering.projection import (
     project_views_to_vertices,
     sample_view,
 )
-from lift3d.core.rendering.visibility import soften_masks, view_geometry
-from texture_scenes import make_sphere
+from texture_scenes import make_plates, make_sphere
 
 SIZE = 128
 PLAIN = VertexProjectionParams(erosion_px=0, blur_px=0, rim_weight=0, jump_margin_px=0)
@@ -33,18 +32,6 @@ def draw(mesh: Mesh, values: torch.Tensor, rig: ViewRig, size: int = SIZE) -> to
         height=size,
     )
     return torch.where(rast[..., 3:] > 0, interpolate(values, rast, mesh.faces), 1.0)
-
-
-def make_plates() -> Mesh:
-    """A small square plate in front of a big one, both facing +Z, 16x16 quads each."""
-    line = torch.linspace(-1, 1, 17)
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    index = torch.arange(17 * 17).reshape(17, 17)
-    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
-    quads = torch.stack([torch.stack([a, b, c], -1), torch.stack([a, c, d], -1)]).reshape(-1, 3)
-    big = torch.stack([x, y, torch.zeros_like(x) - 0.5], -1).reshape(-1, 3)
-    small = torch.stack([0.4 * x, 0.4 * y, torch.zeros_like(x) + 0.5], -1).reshape(-1, 3)
-    return Mesh(torch.cat([big, small]), torch.cat([quads, quads + len(big)]))
 
 
 @pytest.mark.parametrize("params", [VertexProjectionParams(), replace(PLAIN, visibility="faces")])
@@ -222,28 +209,6 @@ def test_gradients_flow_to_the_views():
     values.sum().backward()
     assert views.grad is not None
     assert bool(torch.isfinite(views.grad).all()) and float(views.grad.abs().sum()) > 0
-
-
-def test_softened_masks_vanish_outside_the_eroded_mask_and_are_one_deep_inside():
-    masks = torch.zeros(1, 512, 512)
-    masks[:, 100:400, 100:400] = 1
-    soft = soften_masks(masks, erosion_px=10, blur_px=5)
-    assert float(soft[0, 104, 250]) == 0 and float(soft[0, 105, 250]) > 0.4
-    assert float(soft[0, 250, 250]) == pytest.approx(1.0, abs=1e-4)
-
-
-def test_pixels_beside_a_depth_jump_are_not_trusted_but_creases_are():
-    mesh, rig = make_plates(), make_orbit_rig([0.0], 0.0, radius=5.0)
-    view = view_geometry(mesh, rig, width=512, height=512)[0]
-    normals = face_normals(mesh.vertices, mesh.faces)[view.face_index.clamp(min=0)]
-    assert torch.allclose(view.planes[256, 256, :3], normals[256, 256])
-    front = view.face_index >= mesh.num_faces // 2
-    left = int(front[256].nonzero().min())
-    assert float(view.confidence[256, left]) == 0 and float(view.confidence[256, left - 1]) == 0
-    assert float(view.pure[256, left + 2]) == 1
-    box = make_sphere(2)  # an octahedron-like solid: sharp creases, no jumps
-    solid = view_geometry(box, rig, width=512, height=512, erosion_px=0, blur_px=0)[0]
-    assert torch.equal(solid.pure, (solid.face_index >= 0).float())
 
 
 def test_sampling_at_pixel_centres_returns_the_pixels():
