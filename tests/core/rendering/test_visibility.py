@@ -77,9 +77,9 @@ def test_pixels_beside_a_depth_jump_are_not_trusted_but_creases_are():
 def test_a_slanted_surface_does_not_hide_itself(ortho_height):
     mesh = make_plates()
     half = mesh.num_vertices // 2
-    rig = make_orbit_rig([84.0], 0.0, radius=6.0, ortho_height=ortho_height)
+    rig = make_orbit_rig([76.0], 0.0, radius=6.0, ortho_height=ortho_height)
     view = view_geometry(mesh, rig, width=128, height=128)[0]
-    points = mesh.vertices[half:]  # seen at six degrees
+    points = mesh.vertices[half:]  # seen at a grazing angle
     pixels, depth, inside = project_visible_candidates(points, view)
     assert bool(inside.all())
     assert not bool(hidden_points(points, pixels, depth, view, bias_px=0.5).any())
