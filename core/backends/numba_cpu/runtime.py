@@ -7,12 +7,15 @@ declare kernels import numba, so they are themselves imported only when a kernel
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import inspect
 import logging
 import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,12 +50,33 @@ def compiled(
         function = inspect.unwrap(function)  # the tests' shape contracts wrap every function
         _name_module_for_the_cache(function)
         try:
-            return numba.njit(cache=True, **options)(function)
+            return _tie_to_sources(numba.njit(cache=True, **options)(function))
         except RuntimeError as error:  # neither __pycache__ nor the user's cache folder is writable
             LOGGER.info("Kernels are compiled anew in every process: %s", error)
             return numba.njit(**options)(function)
 
     return declare
+
+
+def _tie_to_sources(kernel: Any) -> Any:
+    """Make cached code stale when any kernel source changes.
+
+    numba watches only the file a kernel stands in, but kernels inline functions and constants of
+    their neighbours: after an update they would go on with the old ones.
+    """
+    cache_file = kernel._cache._cache_file
+    cache_file._source_stamp = (cache_file._source_stamp, _sources_hash())
+    return kernel
+
+
+@functools.cache
+def _sources_hash() -> str:
+    backends = Path(__file__).resolve().parent.parent
+    shared = [backends / "splat_view.py", backends / "torch_reference" / "harmonics.py"]
+    digest = hashlib.sha256()
+    for path in sorted((backends / "numba_cpu").glob("*.py")) + shared:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _name_module_for_the_cache(function: Callable[..., Any]) -> None:

@@ -29,7 +29,7 @@ class TileLists(NamedTuple):
         tile_start: first entry of each tile; one more entry closes the last.
         entry_rank: rank of each entry.
         entry_slot: gradient slot of each entry.
-        tile_order: tiles by decreasing number of entries.
+        tile_order: tiles in the order of drawing (filled in by the caller).
     """
 
     order: Any
@@ -126,7 +126,6 @@ def build_tile_lists(means2d, conics, opacities, depths, radii, width, height):
         for row in range(top, bottom):
             for column in range(left, right):
                 tile_start[row * columns + column + 1] += 1
-    tile_order = np.argsort(-tile_start[1:])
     for tile in range(columns * rows):
         tile_start[tile + 1] += tile_start[tile]
     cursor = tile_start[:-1].copy()
@@ -141,4 +140,4 @@ def build_tile_lists(means2d, conics, opacities, depths, radii, width, height):
                 cursor[row * columns + column] = entry + 1
                 entry_rank[entry], entry_slot[entry] = rank, slot
                 slot += 1
-    return TileLists(order, first_slot, tile_start, entry_rank, entry_slot, tile_order)
+    return TileLists(order, first_slot, tile_start, entry_rank, entry_slot, order)

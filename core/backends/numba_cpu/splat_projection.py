@@ -16,7 +16,6 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
 
 from ..splat_view import ALPHA_MIN, COVARIANCE_BLUR_PX2
 from .runtime import compiled
@@ -217,19 +216,15 @@ def _project_one(g, splats, lens, work, basis, out):
             out.features[g, 4 + i] = sign * rotation[i, axis]
 
 
-@compiled(parallel=True)
-def project_forward(splats, lens, num_features):
-    """Project all Gaussians; rows of undrawn ones stay zero."""
+@compiled()
+def project_forward(lane, num_lanes, splats, lens, out):
+    """Project every num_lanes-th chunk of Gaussians; rows of undrawn ones keep their zeros."""
     count = splats.means.shape[0]
-    out = Ellipses(
-        np.zeros((count, 2)), np.zeros((count, 3)), np.zeros((count, num_features)), np.zeros(count)
-    )
-    for chunk in prange((count + CHUNK - 1) // CHUNK):
-        work = np.empty((5, 3, 3))
-        basis = np.empty(16)
+    work = np.empty((5, 3, 3))
+    basis = np.empty(16)
+    for chunk in range(lane, (count + CHUNK - 1) // CHUNK, num_lanes):
         for g in range(chunk * CHUNK, min(count, (chunk + 1) * CHUNK)):
             _project_one(g, splats, lens, work, basis, out)
-    return out
 
 
 @compiled()
@@ -346,31 +341,19 @@ def _project_one_backward(g, splats, lens, ellipses, slopes, work, basis, out, p
             pose[3 * i + j] += g_point[i] * splats.means[g, j]
 
 
-@compiled(parallel=True)
-def project_backward(splats, lens, ellipses, slopes):
-    """Gradients to the parameters and to the pose (W row-major, t, eye).
+@compiled()
+def project_backward(lane, num_lanes, splats, lens, ellipses, slopes, out, parts):
+    """Gradients to the parameters and to the pose (W row-major, t, eye), one row per chunk.
 
-    ``slopes`` holds the gradients to ``ellipses``; the gradient to the opacities is zero.
+    ``slopes`` holds the gradients to ``ellipses``; outputs start at zero. The opacities play no
+    part in the projection.
     """
     count = splats.means.shape[0]
-    out = Splats(
-        np.zeros((count, 3), np.float32),
-        np.zeros((count, 3), np.float32),
-        np.zeros((count, 4), np.float32),
-        np.zeros(0, np.float32),
-        np.zeros(splats.harmonics.shape, np.float32),
-    )
-    num_chunks = (count + CHUNK - 1) // CHUNK
-    parts = np.zeros((num_chunks, POSE_SIZE))
-    for chunk in prange(num_chunks):
-        work = np.empty((9, 3, 3))
-        basis = np.empty((2, 16))
+    work = np.empty((9, 3, 3))
+    basis = np.empty((2, 16))
+    for chunk in range(lane, (count + CHUNK - 1) // CHUNK, num_lanes):
         for g in range(chunk * CHUNK, min(count, (chunk + 1) * CHUNK)):
             if ellipses.radii[g] > 0:
                 _project_one_backward(
                     g, splats, lens, ellipses, slopes, work, basis, out, parts[chunk]
                 )
-    pose = np.zeros(POSE_SIZE)
-    for chunk in range(num_chunks):
-        pose += parts[chunk]
-    return out, pose
