@@ -1,9 +1,10 @@
-"""Contains the carving of a visual hull by normal maps: silhouettes give the frame, normals the form.
+"""Contains the carving of a visual hull by normal maps.
 
-The hull of four side views is boxy and fills every hollow. Here each view's normal map is
-integrated to a depth map between the hull's near and far side, and the space in front of it is
-carved away. Where a view's depth runs through matter that another view shows face on, the first
-view's constants of integration were wrong: it is solved again with that matter as upper bound.
+Silhouettes give the frame, normals the form: the hull of four side views is boxy and fills every
+hollow. Here each view's normal map is integrated to a depth map between the hull's near and far
+side, and the space in front of it is carved away. Where a view's depth runs through matter that
+another view shows face on, the first view's constants of integration were wrong: it is solved again
+with that matter as upper bound. Where carving has cost a silhouette, a thin wall is put back.
 
 Every step errs on the side of too much volume, which refinement can shrink, never of too little.
 """
@@ -26,6 +27,7 @@ from .visual_hull import (
     VisualHullParams,
     sample_image,
     visual_hull_sdf,
+    world_per_pixel,
 )
 
 INSIDE = 0.5
@@ -51,9 +53,9 @@ class CarvingParams:
     """
 
     map_px: int = 160
-    rounds: int = 2
+    rounds: int = 1
     matter_cells: tuple[float, float] = (1.5, 3.5)
-    matter_cosine: float = 0.5
+    matter_cosine: float = 0.6
     bound_cosine: float = 0.4
     hull: VisualHullParams = field(default_factory=VisualHullParams)
     integration: NormalIntegrationParams = field(default_factory=NormalIntegrationParams)
@@ -130,11 +132,45 @@ def carve_hull(
             _solve(replace(view, farthest=bound), again, view.depth)
             for view, bound in zip(views, bounds, strict=True)
         ]
-    values = hull.values.reshape(-1)
     points = hull.points().reshape(-1, 3)
-    for view in views:
-        values = torch.maximum(values, _distance_in_front(points, view)[0])
+    in_front = [_distance_in_front(points, view)[0] for view in views]
+    values = torch.stack([hull.values.reshape(-1), *in_front]).amax(dim=0)
+    carved = replace(hull, values=values.reshape(hull.values.shape))
+    return _restore_silhouettes(carved, hull, views, in_front, params)
+
+
+def _restore_silhouettes(
+    carved: SdfGrid,
+    hull: SdfGrid,
+    views: list[_DepthView],
+    in_front: list[Tensor],
+    params: CarvingParams,
+) -> SdfGrid:
+    """Put a wall behind a view's surface where the other views carved its silhouette away."""
+    points = hull.points().reshape(-1, 3)
+    solid, values = hull.values.reshape(-1), carved.values.reshape(-1)
+    wall = params.matter_cells[1] * hull.cell
+    for view, distance in zip(views, in_front, strict=True):
+        lost = _lost_pixels(carved, view)
+        if not bool(lost.any()):
+            continue
+        height, width = int(lost.shape[0]), int(lost.shape[1])
+        pixels, _ = project_points(points, view.camera, width=width, height=height)
+        behind_lost = sample_image(lost, pixels, nearest=True) > INSIDE
+        shell = torch.stack([solid, distance, -wall - distance]).amax(dim=0)
+        values = torch.where(behind_lost, torch.minimum(values, shell), values)
     return replace(hull, values=values.reshape(hull.values.shape))
+
+
+def _lost_pixels(carved: SdfGrid, view: _DepthView) -> Float[Tensor, "height width"]:
+    """1 where a ray met the hull but misses the carved solid, grown by a pixel."""
+    height, width = int(view.mask.shape[0]), int(view.mask.shape[1])
+    origins, directions = pixel_rays(view.camera, width=width, height=height)
+    lost = torch.zeros_like(view.depth)
+    chosen = view.mask
+    near, _ = _hull_crossings(carved, origins[chosen].to(lost), directions[chosen].to(lost))
+    lost[chosen] = torch.isinf(near).to(lost)
+    return torch.nn.functional.max_pool2d(lost[None], 3, stride=1, padding=1)[0]
 
 
 def _shrink(masks: Tensor, normals: Tensor, longest_px: int) -> tuple[Tensor, Tensor]:
@@ -216,7 +252,12 @@ def _distance_in_front(points: Tensor, view: _DepthView) -> tuple[Tensor, Tensor
     height, width = int(view.mask.shape[0]), int(view.mask.shape[1])
     pixels, depth = project_points(points, view.camera, width=width, height=height)
     cosine = sample_image(_fill_outside(view.cosine, view.mask), pixels, nearest=True)
-    surface = sample_image(_fill_outside(view.depth, view.mask), pixels, nearest=True)
+    filled = _fill_outside(view.depth, view.mask)
+    surface = sample_image(filled, pixels, nearest=True)
+    smooth = sample_image(filled, pixels)
+    # Between pixels of one surface interpolate; across a jump of depth keep to one side.
+    same = (smooth - surface).abs() * cosine < world_per_pixel(view.camera, surface, height)
+    surface = torch.where(same, smooth, surface)
     return (surface - depth) * cosine.clamp(MIN_COSINE, 1), cosine, depth
 
 

@@ -104,7 +104,6 @@ def facing_normals(
 
 def _towards_camera(drawn: MeshRender, rig: ViewRig, index: int) -> Tensor:
     """Unit vectors from the surface to the eye for one view."""
-
     height, width = drawn.alpha.shape[1:]
     _, directions = pixel_rays(rig[index], width=int(width), height=int(height))
     return -directions.to(drawn.rgb)

@@ -34,9 +34,12 @@ def test_faces_of_a_box_have_the_published_colours():
     bundle, _, _ = render_bundle(slab, tile_px=128)
     front = bundle.normal_views[0]
     colors = {tuple(to_u8(pixel)) for pixel in front.reshape(-1, 3)}
-    near = lambda want: any(
-        max(abs(a - b) for a, b in zip(c, want, strict=True)) <= 1 for c in colors
-    )  # noqa: E731
+
+    def near(want: tuple[int, int, int]) -> bool:
+        return any(
+            max(abs(a - b) for a, b in zip(color, want, strict=True)) <= 1 for color in colors
+        )
+
     assert near((128, 116, 255)), "front face"
     assert near((128, 255, 139)), "top face"
     assert not any(color[1] < 100 for color in colors), "column 0 shows no underside"

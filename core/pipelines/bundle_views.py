@@ -1,0 +1,124 @@
+"""Contains what a bundle image tells about a shape: soft masks and world normals of its views.
+
+A pixel at a silhouette mixes the object's colour e with white: c = a e + (1 - a). With e taken from
+the nearest pixel well inside, the coverage a follows, and the normal without the white.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from .._checks import require_shape
+from ..bundle_image import BundleImage, masks_from_white
+from ..camera import ViewRig
+from ..geometry.normals import decode_bundle_normals
+
+CORE_EROSION_PX = 2
+SEARCH_PX = 4
+MIN_COVERAGE = 0.1
+INSIDE = 0.5
+
+
+@dataclass(frozen=True)
+class ShapeViews:
+    """The geometric content of a set of views.
+
+    Attributes:
+        normals_world: unit normals where the masks are not zero.
+        masks: coverage 0..1.
+        rig: one camera per view.
+    """
+
+    normals_world: Float[Tensor, "view height width 3"]
+    masks: Float[Tensor, "view height width"]
+    rig: ViewRig
+
+
+def read_bundle_views(
+    bundle: BundleImage, rig: ViewRig, masks: Float[Tensor, "view height width"] | None = None
+) -> ShapeViews:
+    """Decode the normal row of a bundle.
+
+    Args:
+        bundle: both rows on white.
+        rig: one camera per column.
+        masks: coverage from elsewhere (matting); None finds it by the distance from white.
+
+    Raises:
+        ValueError: the number of cameras or the size of the masks does not fit.
+    """
+    views = bundle.normal_views
+    if len(rig) != bundle.num_views:
+        raise ValueError(
+            f"The bundle has {bundle.num_views} views, the rig {len(rig)} cameras; "
+            "give one camera per column."
+        )
+    if masks is not None:
+        require_shape("masks", masks, *views.shape[:3])
+        masks = masks.to(views)
+    solid = _nearest_solid_color(views, masks_from_white(views) > INSIDE)
+    coverage = soft_masks_from_white(views, solid) if masks is None else masks.clamp(0, 1)
+    share = coverage[..., None].clamp(min=MIN_COVERAGE)
+    unmixed = ((views - (1 - share)) / share).clamp(0, 1)
+    # A given mask may hold pixels that are white in the bundle: they take their neighbour's colour.
+    colors = torch.where((2 * unmixed - 1).norm(dim=-1, keepdim=True) > 1.5, solid, unmixed)
+    normals = decode_bundle_normals(colors, rig)
+    return ShapeViews(normals * (coverage > 0)[..., None], coverage, rig)
+
+
+def soft_masks_from_white(
+    views: Float[Tensor, "view height width 3"],
+    solid: Float[Tensor, "view height width 3"] | None = None,
+) -> Float[Tensor, "view height width"]:
+    """Coverage 0..1 of normal tiles on white; pixels well inside are 1.
+
+    Args:
+        views: normal colours on white.
+        solid: per pixel the unmixed colour of the object nearby, if known.
+    """
+    hard = masks_from_white(views) > INSIDE
+    if solid is None:
+        solid = _nearest_solid_color(views, hard)
+    full = 1 - solid
+    share = ((1 - views) * full).sum(dim=-1) / full.square().sum(dim=-1).clamp(min=1e-6)
+    share = torch.where(_erode(hard, 1), torch.ones_like(share), share.clamp(0, 1))
+    return torch.where(hard, share, torch.zeros_like(share))
+
+
+def _erode(
+    mask: Bool[Tensor, "view height width"], pixels: int
+) -> Bool[Tensor, "view height width"]:
+    outside = torch.nn.functional.pad((~mask).float()[:, None], [pixels] * 4, value=1.0)
+    return torch.nn.functional.max_pool2d(outside, 2 * pixels + 1, stride=1)[:, 0] < INSIDE
+
+
+def _nearest_solid_color(views: Tensor, hard: Tensor) -> Tensor:
+    """Per pixel the colour of the nearest pixel inside the eroded mask.
+
+    In parts too thin to have an inside: of the pixel farthest from white nearby.
+    """
+    from scipy import ndimage
+
+    core = _erode(hard, CORE_EROSION_PX)
+    strength = (1 - views).square().sum(dim=-1)
+    side = 2 * SEARCH_PX + 1
+    _, strongest = torch.nn.functional.max_pool2d(
+        strength[:, None], side, stride=1, padding=SEARCH_PX, return_indices=True
+    )
+    found = []
+    for image, inside, fallback in zip(views, core, strongest[:, 0], strict=True):
+        flat = image.reshape(-1, 3)
+        index = fallback
+        if bool(inside.any()):
+            distance, (rows, columns) = ndimage.distance_transform_edt(
+                ~inside.cpu().numpy(), return_indices=True
+            )
+            nearest = torch.from_numpy(rows * image.shape[1] + columns).to(fallback)
+            close = torch.from_numpy(distance <= SEARCH_PX).to(inside.device)
+            index = torch.where(close, nearest, fallback)
+        found.append(flat[index.reshape(-1)].reshape(image.shape))
+    return torch.stack(found)
