@@ -107,9 +107,9 @@ def render_mesh(
     rgb = _color_map(mesh, clip, rast, face_index, texture_filter, backend)
     if shading == "headlight":
         rgb = rgb * _headlight(normal_map, rig)
-    mask = covered.to(rgb.dtype)[..., None]
     backdrop = torch.as_tensor(background, dtype=rgb.dtype, device=rgb.device)
-    image = torch.cat([rgb * mask + backdrop * (1 - mask), mask], dim=-1)
+    rgb = torch.where(covered[..., None], rgb, backdrop)
+    image = torch.cat([rgb, covered[..., None].to(rgb.dtype)], dim=-1)
     if antialias:
         topology = build_topology(mesh.faces, mesh.vertices if mesh.uvs is not None else None)
         image = _antialias(image, rast, clip, mesh.faces, topology=topology, backend=backend)
@@ -242,15 +242,19 @@ def _normal_map(
             smooth = vertex_normals(mesh.vertices, mesh.faces)
         normal_map = normalize(interpolate(smooth, rast, mesh.faces, backend=backend))
     behind = _signed_areas(clip.detach(), mesh.faces) < 0  # [view, F]
-    behind = behind.gather(1, seen.reshape(len(seen), -1)).reshape(seen.shape)
+    behind = behind.gather(1, seen.reshape(len(seen), -1)).reshape(seen.shape) & (face_index >= 0)
     # Edge-on faces at silhouettes show either side by chance: turn only what clearly looks away.
-    turned = behind & (_cosine_to_camera(normal_map.detach(), rig) < -CLEARLY_AWAY)
-    return torch.where(turned[..., None], -normal_map, normal_map)
+    view, row, column = torch.nonzero(behind, as_tuple=True)
+    towards = _towards_camera(rig, normal_map)[view]
+    away = (normal_map.detach()[view, row, column] * towards).sum(dim=-1) < -CLEARLY_AWAY
+    if not bool(away.any()):
+        return normal_map
+    behind[view, row, column] = away
+    return torch.where(behind[..., None], -normal_map, normal_map)
 
 
-def _cosine_to_camera(normal_map: Tensor, rig: ViewRig) -> Tensor:
-    towards = torch.stack([camera.camera_to_world[:3, 2] for camera in rig]).to(normal_map)
-    return (normal_map * towards[:, None, None]).sum(dim=-1)
+def _towards_camera(rig: ViewRig, like: Tensor) -> Float[Tensor, "view 3"]:
+    return torch.stack([camera.camera_to_world[:3, 2] for camera in rig]).detach().to(like)
 
 
 def _signed_areas(clip: Tensor, faces: Tensor) -> Float[Tensor, "view face"]:
@@ -273,45 +277,41 @@ def _color_map(
         return factor.expand(*rast.shape[:3], 3)
     if mesh.texture is not None and mesh.uvs is not None:
         uvs = interpolate(mesh.uvs, rast, mesh.faces, backend=backend)
+        pixel = torch.nonzero(face_index.reshape(-1) >= 0).squeeze(1)
         level = None
         if texture_filter == "mipmap":
-            level = _mip_level(mesh, clip.detach(), rast.detach(), face_index, backend)
-        covered = face_index >= 0
-        colors = sample_texture(
-            mesh.texture, uvs[covered], level=None if level is None else level[covered]
-        )
-        out = colors.new_zeros(*rast.shape[:3], 3)
-        return out.masked_scatter(covered[..., None].expand_as(out), colors) * factor
+            w = interpolate(clip.detach()[..., 3:], rast.detach(), mesh.faces, backend=backend)
+            level = _mip_level(mesh, clip.detach(), w.reshape(-1)[pixel], face_index, pixel)
+        colors = sample_texture(mesh.texture, uvs.reshape(-1, 2)[pixel], level=level) * factor
+        out = colors.new_zeros(face_index.numel(), 3).index_copy(0, pixel, colors)
+        return out.reshape(*face_index.shape, 3)
     if mesh.vertex_colors is not None:
         return interpolate(mesh.vertex_colors, rast, mesh.faces, backend=backend) * factor
     return factor.expand(*rast.shape[:3], 3)
 
 
-def _mip_level(
-    mesh: Mesh, clip: Tensor, rast: Tensor, face_index: Tensor, backend: Backend
-) -> Tensor:
-    """Half the binary logarithm of texels per pixel, as areas: [view, h, w].
+def _mip_level(mesh: Mesh, clip: Tensor, w: Tensor, face_index: Tensor, pixel: Tensor) -> Tensor:
+    """Half the binary logarithm of texels per pixel, as areas, at flat pixel indices.
 
     The weights of a triangle are a projective map of the image, whose Jacobian at a pixel is
     w^3 / det, with det the determinant of the corners' (x, y, w).
     """
     assert mesh.uvs is not None and mesh.texture is not None
-    views, height, width = face_index.shape
+    height, width = face_index.shape[1:]
     texture_height, texture_width = mesh.texture.shape[:2]
     uv = mesh.uvs.detach()[mesh.faces]
     first, second = (uv[:, 1] - uv[:, 0]), (uv[:, 2] - uv[:, 0])
     uv_area = (first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).abs()
     texels = uv_area * (texture_width * texture_height) / (width * height / 4)
     per_face = texels / _signed_areas(clip, mesh.faces).abs().clamp(min=1e-20)  # [view, F]
-    seen = face_index.clamp(min=0).reshape(views, -1)
-    w = interpolate(clip[..., 3:].contiguous(), rast, mesh.faces, backend=backend)[..., 0]
-    ratio = per_face.gather(1, seen).reshape(face_index.shape) * w**3
-    return 0.5 * torch.log2(ratio.clamp(min=1e-12))
+    row = pixel // (height * width) * mesh.num_faces + face_index.reshape(-1)[pixel]
+    return 0.5 * torch.log2((per_face.reshape(-1)[row] * w**3).clamp(min=1e-12))
 
 
 def _headlight(normal_map: Tensor, rig: ViewRig) -> Tensor:
     """Lambert shading by a lamp at the camera, as a factor per pixel."""
-    cosine = _cosine_to_camera(normal_map, rig).abs()[..., None]
+    towards = _towards_camera(rig, normal_map)[:, None, None]
+    cosine = (normal_map * towards).sum(dim=-1, keepdim=True).abs()
     return AMBIENT_LIGHT + (1 - AMBIENT_LIGHT) * cosine
 
 
