@@ -22,51 +22,39 @@ def build_house(kit: Assembly) -> None:
     kit.add("walls", box(width, height, depth, bevel=0.03).moved(y=height / 2))
     kit.add("base", box(width + 0.1, 0.1, depth + 0.1, bevel=0.03).moved(y=0.04), "gray")
     if kit.chance(0.65):
-        gable = [
-            (-width / 2 + 0.01, height - 0.05),
-            (width / 2 - 0.01, height - 0.05),
-            (0, height + rise - 0.06),
-        ]
-        kit.add("walls", extrude(gable, depth, bevel=0.02))
-        slope = np.array([(width / 2 + over, height - 0.1), (0.0, height + rise)])
-        lift = np.array([(0.0, 0.17), (0.0, 0.19)])
-        right = [*slope, *(slope + lift)[::-1]]
-        outline = np.concatenate(
-            [
-                right[:1],
-                [right[3]],
-                [right[2]],
-                [(-p[0], p[1]) for p in (right[3], right[0])],
-                [right[1]],
-            ]
-        )
-        kit.add("roof", extrude(outline, depth + 2 * over, bevel=0.03), "accent")
+        _add_gables(kit, width / 2, depth, height, rise, over)
     else:
         roof = box(width + 2 * over, rise, depth + 2 * over, bevel=0.03).tapered(0.4, 0.12)
         kit.add("roof", roof.moved(y=height + rise / 2 - 0.02), "accent")
-    side = kit.pick([-1, 1])
-    chimney = box(0.2, 0.5, 0.2, bevel=0.03).moved(
-        side * width * 0.26, height + rise * 0.8, -depth * 0.12
-    )
-    kit.add("chimney", chimney, "gray")
+    chimney = box(0.2, 0.5, 0.2, bevel=0.03).moved(y=height + rise * 0.8, z=-depth * 0.12)
+    kit.add("chimney", chimney.moved(x=kit.pick([-1, 1]) * width * 0.26), "gray")
     door = round_corners([(-0.15, 0.05), (0.15, 0.05), (0.15, 0.52), (-0.15, 0.52)], 0.04)
     if kit.chance(0.4):
         door = _arched_door(0.32, 0.56)
     kit.add("door", extrude(door, 0.1).moved(z=depth / 2), "wood")
     kit.add("knob", ball(0.035, segments=10).moved(0.09, 0.28, depth / 2 + 0.06), "gold")
+    frame, pane = box(0.26, 0.26, 0.1, bevel=0.02), box(0.17, 0.17, 0.13, bevel=0.01)
     level = height * 0.56
-    size = 0.26
-    for x in (-0.36 * width, 0.36 * width):
-        for z in (-depth / 2, depth / 2):
-            frame = box(size, size, 0.1, bevel=0.02).moved(x, level, z)
-            kit.add("frames", frame, "cream")
-            pane = box(size - 0.09, size - 0.09, 0.13, bevel=0.01).moved(x, level, z)
-            kit.add("windows", pane, "dark")
-    for x in (-width / 2, width / 2):
-        for z in (-0.24 * depth, 0.24 * depth):
-            kit.add("frames", box(0.1, size, size, bevel=0.02).moved(x, level, z), "cream")
-            pane = box(0.13, size - 0.09, size - 0.09, bevel=0.01).moved(x, level, z)
-            kit.add("windows", pane, "dark")
+    for first in (-1, 1):
+        for second in (-1, 1):
+            front = (first * 0.36 * width, level, second * depth / 2)
+            side = (first * width / 2, level, second * 0.24 * depth)
+            for solid, name, role in ((frame, "frames", "cream"), (pane, "windows", "dark")):
+                kit.add(name, solid.moved(*front), role)
+                kit.add(name, solid.turned("y", 90).moved(*side), role)
+
+
+def _add_gables(
+    kit: Assembly, half: float, depth: float, height: float, rise: float, over: float
+) -> None:
+    # Triangular walls to +-Z under two thick slopes that overhang by ``over``.
+    eaves, ridge = height - 0.1, height + rise
+    gable = [(0.01 - half, height - 0.05), (half - 0.01, height - 0.05), (0, ridge - 0.06)]
+    kit.add("walls", extrude(gable, depth, bevel=0.02))
+    reach, thick = half + over, 0.18
+    under = [(-reach, eaves), (0, ridge), (reach, eaves)]
+    above = [(reach, eaves + thick), (0, ridge + thick), (-reach, eaves + thick)]
+    kit.add("roof", extrude(under + above, depth + 2 * over, bevel=0.03), "accent")
 
 
 def _add_battlement(kit: Assembly, x: float, z: float, radius: float, level: float) -> None:

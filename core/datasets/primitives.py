@@ -18,6 +18,7 @@ from jaxtyping import Float64, Int64
 from .curves import Points, as_points, round_corners, triangulate_polygon
 
 WELD_DISTANCE = 1e-9
+WELD_HASH = np.array([6364136223846793005, 1442695040888963407, 3935559000370003845], np.int64)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class Solid:
 def _close(vertices: np.ndarray, faces: np.ndarray) -> Solid:
     # Welds coinciding vertices (poles, seams), drops collapsed faces, turns the whole outwards.
     keys = np.round(vertices / WELD_DISTANCE).astype(np.int64)
-    _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    hashed = keys @ WELD_HASH  # wraps around; one number per place sorts far faster than three
+    _, first, inverse = np.unique(hashed, return_index=True, return_inverse=True)
     faces = inverse.reshape(-1)[faces]
     distinct = (
         (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])

@@ -52,29 +52,27 @@ def make_contact_sheet(
     left = gap_px + max((font.width(text) for text in row_labels or ()), default=-gap_px) + gap_px
     top = gap_px + font.line * (bool(title) + (column_labels is not None))
     caption = font.line if tile_labels is not None else 0
-    heights = [max((tile.shape[0] for tile in row), default=0) + caption for row in tiles]
-    widths = [
-        max(row[column].shape[1] for row in tiles if len(row) > column) for column in range(columns)
-    ]
+    heights = [max((tile.shape[0] for tile in row), default=0) for row in tiles]
+    widths = [max(row[i].shape[1] for row in tiles if len(row) > i) for i in range(columns)]
     starts_x = [left + sum(widths[:i]) + i * gap_px for i in range(columns)]
-    starts_y = [top + sum(heights[:i]) + i * gap_px for i in range(len(tiles))]
+    starts_y = [top + sum(heights[:i]) + i * (gap_px + caption) for i in range(len(tiles))]
     width = max(starts_x[-1] + widths[-1], gap_px + font.width(title)) + gap_px
-    sheet = torch.full((starts_y[-1] + heights[-1] + gap_px, width, 3), float(background))
+    height = starts_y[-1] + heights[-1] + caption + gap_px
+    sheet = torch.full((height, width, 3), float(background))
 
-    if title:
-        font.draw(sheet, title, gap_px, gap_px // 2)
-    for text, x, room in zip(column_labels or (), starts_x, widths, strict=False):
-        font.draw(sheet, text, x, top - font.line, room)
     for i, row in enumerate(tiles):
-        y, room = starts_y[i], heights[i] - caption
-        if row_labels is not None:
-            font.draw(sheet, row_labels[i], gap_px, y + (room - font.line) // 2, left - 2 * gap_px)
         for j, tile in enumerate(row):
             x = starts_x[j] + (widths[j] - tile.shape[1]) // 2
-            shift = y + (room - tile.shape[0]) // 2
-            sheet[shift : shift + tile.shape[0], x : x + tile.shape[1]] = tile
-            if tile_labels is not None:
-                font.draw(sheet, tile_labels[i][j], starts_x[j], y + room, widths[j])
+            y = starts_y[i] + (heights[i] - tile.shape[0]) // 2
+            sheet[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+    font.draw(sheet, title, gap_px, gap_px // 2)
+    for text, x, room in zip(column_labels or (), starts_x, widths, strict=False):
+        font.draw(sheet, text, x, top - font.line, room)
+    for text, y, room in zip(row_labels or (), starts_y, heights, strict=False):
+        font.draw(sheet, text, gap_px, y + (room - font.line) // 2, left - 2 * gap_px)
+    for texts, y, room in zip(tile_labels or (), starts_y, heights, strict=False):
+        for text, x, cut in zip(texts, starts_x, widths, strict=False):
+            font.draw(sheet, text, x, y + room, cut)
     return sheet
 
 
