@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..mesh import Mesh
-from .projection import VertexProjectionParams, facing_faces, observe_points, sample_pure
+from .observation import facing_faces, observe_points, sample_pure
+from .projection_params import VertexProjectionParams
 from .texels import Texels
 from .visibility import REFERENCE_TILE_PX, ViewGeometry, dilate_square, gaussian_blur
 

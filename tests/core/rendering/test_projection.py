@@ -15,7 +15,6 @@ from lift3d.core.rendering.mesh import interpolate, rasterize, world_to_clip
 from lift3d.core.rendering.projection import (
     VertexProjectionParams,
     project_views_to_vertices,
-    sample_view,
 )
 from texture_scenes import make_plates, make_sphere
 
@@ -209,13 +208,6 @@ def test_gradients_flow_to_the_views():
     values.sum().backward()
     assert views.grad is not None
     assert bool(torch.isfinite(views.grad).all()) and float(views.grad.abs().sum()) > 0
-
-
-def test_sampling_at_pixel_centres_returns_the_pixels():
-    image = torch.rand(5, 7, 2)
-    y, x = torch.meshgrid(torch.arange(5), torch.arange(7), indexing="ij")
-    xy = torch.stack([(x + 0.5) / 7 * 2 - 1, (y + 0.5) / 5 * 2 - 1], dim=-1).reshape(-1, 2)
-    assert torch.allclose(sample_view(image, xy), image.reshape(-1, 2), atol=1e-5)
 
 
 def test_an_empty_mask_skips_the_view_with_a_warning(caplog):
