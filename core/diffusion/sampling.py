@@ -109,11 +109,8 @@ def sample_latents(
     """
     levels = _checked_levels(sigmas)
     require_finite("latents", latents)
-    run = _Run(
-        denoise, conditioning, num_evaluations(len(levels) - 1, method), on_progress, preview
-    )
-    if method == "heun" and levels[-1] > 0:
-        run.total += 1
+    total = num_evaluations(len(levels) - 1, method, ends_at_zero=levels[-1] == 0)
+    run = _Run(denoise, conditioning, total, on_progress, preview)
     state = latents
     if on_state is not None:
         on_state(0, state)

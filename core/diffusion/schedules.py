@@ -88,9 +88,11 @@ def start_index(num_steps: int, strength: float) -> int:
     return index
 
 
-def num_evaluations(num_steps: int, method: Literal["heun", "euler"]) -> int:
-    """Model evaluations of a run: Heun needs two per step except the last one."""
-    return 2 * num_steps - 1 if method == "heun" else num_steps
+def num_evaluations(
+    num_steps: int, method: Literal["heun", "euler"], *, ends_at_zero: bool = True
+) -> int:
+    """Model evaluations of a run: Heun needs two per step, and one for a step to noise level 0."""
+    return 2 * num_steps - ends_at_zero if method == "heun" else num_steps
 
 
 def add_noise(
