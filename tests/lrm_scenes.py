@@ -1,0 +1,67 @@
+"""A tiny large reconstruction model, and the numbers a reference implementation gave for it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from lift3d.core.networks.attention import merge_lora
+from lift3d.core.networks.lrm import (
+    LargeReconstructionModel,
+    LrmGridParams,
+    LrmParams,
+    make_lrm,
+)
+from lift3d.core.networks.triplane_decoder import TriplaneDecoderParams
+from lift3d.core.networks.triplane_transformer import TriplaneTransformerParams
+from lift3d.core.networks.vision_encoder import VisionEncoderParams
+from lift3d.core.networks.weights import load_weights
+
+LABELS = ("hair", "skin_1", "skin_2", "clothes")
+TINY = LrmParams(
+    frame="stdgen",
+    image_px=80,
+    encoder=VisionEncoderParams(
+        dim=32, num_layers=2, num_heads=4, mlp_dim=128, patch_px=16, position_grid=3
+    ),
+    transformer=TriplaneTransformerParams(
+        dim=64,
+        condition_dim=32,
+        num_layers=2,
+        num_heads=4,
+        low_res=4,
+        num_channels=8,
+        lora_rank=4,
+    ),
+    decoder=TriplaneDecoderParams(plane_channels=8, num_labels=4),
+    grid=LrmGridParams(cells=(8, 8, 12), scale=(1.4, 1.4, 2.1)),
+    label_names=LABELS,
+)
+
+
+def load_golden(shared_dir: Path, name: str) -> dict[str, torch.Tensor]:
+    """Arrays of ``slrm_tiny_{name}.npz``."""
+    with np.load(shared_dir / "goldens" / f"slrm_tiny_{name}.npz") as arrays:
+        return {key: torch.tensor(arrays[key]) for key in arrays}
+
+
+def golden_model(shared_dir: Path) -> LargeReconstructionModel:
+    """The tiny model with the reference's weights, adapters merged."""
+    model = make_lrm(TINY.without_lora())
+    load_weights(model, merge_lora(load_golden(shared_dir, "weights")))
+    return model.eval().requires_grad_(False)
+
+
+def make_views(count: int = 3, side: int = 80, seed: int = 0) -> torch.Tensor:
+    """Random pictures in 0..1."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, side, side, 3, generator=generator)
+
+
+def make_lively_model(seed: int = 0) -> LargeReconstructionModel:
+    """An untrained tiny model whose heads vary over the grid, so that there is a surface."""
+    model = make_lrm(TINY.without_lora(), seed=seed).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.decoder.parameters():
+        if parameter.ndim == 2:  # fresh heads are nearly constant
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
+    return model
