@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..geometry.isosurface import extract_isosurface
-from ..geometry.normals import face_normals
+from ..geometry.normals import face_normals, vertex_normals
 from ..geometry.voxelize import voxelize_solid
 from ..mesh import Mesh
 
@@ -47,7 +47,9 @@ def fuse_shells(mesh: Mesh, *, resolution: int = 96) -> Mesh:
     tree = cKDTree(points.numpy())
     sdf = _signed_distance(inside, tree, low, voxel)
     vertices, faces = extract_isosurface(sdf, low + voxel / 2, high - voxel / 2)
-    nearest = torch.from_numpy(tree.query(vertices.numpy())[1])
+    # Asked from a little outside, so that a thin layer hides the colour of what it lies on.
+    outside = vertices + 0.75 * voxel * vertex_normals(vertices, faces)
+    nearest = torch.from_numpy(tree.query(outside.numpy())[1])
     return Mesh(
         vertices=vertices,
         faces=faces,
@@ -60,33 +62,38 @@ def fuse_shells(mesh: Mesh, *, resolution: int = 96) -> Mesh:
 def _visible_samples(
     mesh: Mesh, inside: Tensor, low: Float[Tensor, 3], voxel: float
 ) -> tuple[Tensor, Tensor | None]:
-    # A regular pattern on each face, fine against the voxels, without points inside other shells.
-    corners = mesh.vertices[mesh.faces]  # [F, 3, 3]
-    longest = (corners - corners.roll(1, dims=1)).norm(dim=-1).amax(dim=1)
-    steps = (longest * (SAMPLES_PER_VOXEL / voxel)).ceil().clamp(min=1).long()
-    faces, weights = [], []
-    for count in torch.unique(steps).tolist():
-        chosen = (steps == count).nonzero()[:, 0]
-        pattern = _barycentric_grid(count)
-        faces.append(chosen.repeat_interleave(len(pattern)))
-        weights.append(pattern.repeat(len(chosen), 1))
-    face, weight = torch.cat(faces), torch.cat(weights)[..., None]
-    points = (corners[face] * weight).sum(dim=1)
+    # Points on the faces, fine against the voxels, without those inside other shells.
+    face, weight = _sample_faces(mesh.vertices[mesh.faces], voxel / SAMPLES_PER_VOXEL)
+    points = (mesh.vertices[mesh.faces[face]] * weight[..., None]).sum(dim=1)
     ahead = points + 0.9 * voxel * face_normals(mesh.vertices, mesh.faces)[face]
     cell = ((ahead - low) / voxel).floor().long().clamp(0, inside.shape[0] - 1)
     visible = ~inside[cell[:, 0], cell[:, 1], cell[:, 2]]
     colors = None
     if mesh.vertex_colors is not None:
-        colors = (mesh.vertex_colors[mesh.faces[face]] * weight).sum(dim=1)[visible]
+        colored = mesh.vertex_colors[mesh.faces[face[visible]]]
+        colors = (colored * weight[visible, :, None]).sum(dim=1)
     return points[visible], colors
 
 
-def _barycentric_grid(count: int) -> Float[Tensor, "sample 3"]:
-    # Centres of the triangles that point like the whole when its edges have ``count`` pieces.
-    first, second = torch.meshgrid(torch.arange(count), torch.arange(count), indexing="ij")
-    keep = first + second < count
-    u, v = (first[keep] + 1 / 3) / count, (second[keep] + 1 / 3) / count
-    return torch.stack([u, v, 1 - u - v], dim=1)
+def _sample_faces(
+    corners: Float[Tensor, "face 3 3"], spacing: float
+) -> tuple[Int64[Tensor, " sample"], Float[Tensor, "sample 3"]]:
+    # Face and barycentric weights of points in rows parallel to the longest edge of each face.
+    edges = corners.roll(-1, dims=1) - corners  # edge i runs from corner i to i + 1
+    lengths = edges.norm(dim=-1)
+    longest, first = lengths.max(dim=1)
+    area = torch.linalg.cross(edges[:, 0], edges[:, 1]).norm(dim=-1)
+    columns = (longest / spacing).ceil().clamp(min=1).long()
+    rows = (area / longest.clamp(min=1e-12) / spacing).ceil().clamp(min=1).long()
+    count = columns * rows
+    face = torch.repeat_interleave(torch.arange(len(corners)), count)
+    rank = torch.arange(len(face)) - (count.cumsum(0) - count)[face]
+    along = (rank % columns[face] + 0.5) / columns[face]
+    height = (rank // columns[face] + 0.5) / rows[face]
+    start = (1 - height) * (1 - along)
+    ordered = torch.stack([start, (1 - height) * along, height], dim=1)
+    place = (torch.arange(3) - first[face, None]) % 3  # weight of corner k in the turned order
+    return face, ordered.gather(1, place)
 
 
 def _signed_distance(inside: Tensor, tree, low: Float[Tensor, 3], voxel: float) -> Tensor:

@@ -39,6 +39,16 @@ def test_fused_objects_are_watertight_and_keep_their_place(category):
         torch.testing.assert_close(ours, theirs, atol=1.8 / 48, rtol=0)
 
 
+def test_a_thin_layer_hides_the_colour_below_it():
+    block = as_mesh(primitives.box(1.0, 1.0, 1.0, bevel=0.02), (1.0, 0.0, 0.0))
+    plate = as_mesh(primitives.box(0.5, 0.5, 1.02, bevel=0.005), (0.0, 0.0, 1.0))
+    fused = fuse_shells(merge_meshes([block, plate]), resolution=48)
+    x, y, z = fused.vertices.unbind(dim=1)
+    on_plate = (x.abs() < 0.2) & (y.abs() < 0.2) & (z > 0)
+    assert int(on_plate.sum()) > 100
+    assert bool((fused.vertex_colors[on_plate, 2] > 0.99).all())
+
+
 def test_a_flat_sheet_is_refused():
     sheet = Mesh(torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0, 1]]), torch.tensor([[0, 1, 2]]))
     with pytest.raises(ValueError, match="encloses no voxel"):
