@@ -11,11 +11,13 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from ..backends.probe import numba_problem
 from ..camera import Camera, ViewRig
 from ..geometry.normals import face_normals
 from ..geometry.transforms import homogenize, project_points
@@ -313,6 +315,29 @@ def _surface_points(planes: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
 
 def _depth_jumps(planes: Tensor, face_index: Tensor, camera: Camera) -> Tensor:
     """True on both sides of steps between two surfaces that overlap in the picture."""
+    if planes.device.type == "cpu" and not numba_problem():
+        return _depth_jumps_compiled(planes, face_index, camera)
+    return _depth_jumps_plain(planes, face_index, camera)
+
+
+def _depth_jumps_compiled(planes: Tensor, face_index: Tensor, camera: Camera) -> Tensor:
+    from ..backends.numba_cpu.depth_jumps import find_depth_jumps
+    from ..backends.numba_cpu.runtime import run_kernel, to_array
+
+    jumps = torch.zeros(planes.shape[:2], dtype=torch.bool)
+    run_kernel(
+        find_depth_jumps,
+        to_array(planes, np.float32),
+        (face_index >= 0).numpy(),
+        to_array(camera.camera_to_world, np.float64),
+        (camera.focal_px(planes.shape[0]), float(camera.is_perspective)),
+        DEPTH_JUMP_PX,
+        jumps.numpy(),
+    )
+    return jumps
+
+
+def _depth_jumps_plain(planes: Tensor, face_index: Tensor, camera: Camera) -> Tensor:
     points, depth = _surface_points(planes, camera)
     focal = camera.focal_px(planes.shape[0])
     footprint = depth / focal if camera.is_perspective else torch.full_like(depth, 1 / focal)

@@ -6,6 +6,8 @@ import pytest
 import torch
 from lift3d.core.camera import make_orbit_rig
 from lift3d.core.geometry.normals import face_normals
+from lift3d.core.mesh import merge_meshes
+from lift3d.core.rendering import visibility
 from lift3d.core.rendering.visibility import (
     dilate_square,
     dot_rows,
@@ -71,6 +73,18 @@ def test_pixels_beside_a_depth_jump_are_not_trusted_but_creases_are():
     box = make_sphere(2)  # an octahedron-like solid: sharp creases, no jumps
     solid = view_geometry(box, rig, width=512, height=512, erosion_px=0, blur_px=0)[0]
     assert torch.equal(solid.pure, (solid.face_index >= 0).float())
+
+
+@pytest.mark.parametrize("ortho_height", [None, 2.5])
+def test_compiled_and_plain_searches_find_the_same_depth_jumps(ortho_height, monkeypatch):
+    ball = make_sphere(12, radius=0.3)
+    mesh = merge_meshes([make_sphere(12), ball.with_vertices(ball.vertices + 0.6)])
+    rig = make_orbit_rig([30.0], 20.0, radius=3.0, ortho_height=ortho_height)
+    fast = view_geometry(mesh, rig, width=96, height=80)[0].jumps
+    monkeypatch.setattr(visibility, "_depth_jumps_compiled", visibility._depth_jumps_plain)
+    slow = view_geometry(mesh, rig, width=96, height=80)[0].jumps
+    assert 20 < int(slow.sum()) < 2000
+    assert int((fast != slow).sum()) <= 2  # float32 against float64 at the limit
 
 
 @pytest.mark.parametrize("ortho_height", [None, 3.0])
