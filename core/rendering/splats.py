@@ -35,6 +35,7 @@ class SplatRender:
         alpha: 0..1.
         depth: expected camera z of what is seen (weighted mean); 0 where nothing is.
         median_depth: camera z at which half of the light is absorbed; 0 where that never happens.
+            The backend ``cuda`` gives the expected depth instead.
         normals_world: mean direction of the Gaussians' shortest axes towards the camera, unit
             length; 0 where nothing is.
         means2d: projected centres in pixels (float64), 0 where undrawn. Its ``.grad`` is filled by
