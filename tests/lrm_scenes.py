@@ -15,6 +15,7 @@ from lift3d.core.networks.triplane_decoder import TriplaneDecoderParams
 from lift3d.core.networks.triplane_transformer import TriplaneTransformerParams
 from lift3d.core.networks.vision_encoder import VisionEncoderParams
 from lift3d.core.networks.weights import load_weights
+from lift3d.core.triplane import Triplane
 
 LABELS = ("hair", "skin_1", "skin_2", "clothes")
 TINY = LrmParams(
@@ -55,6 +56,29 @@ def make_views(count: int = 3, side: int = 80, seed: int = 0) -> torch.Tensor:
     """Random pictures in 0..1."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, side, side, 3, generator=generator)
+
+
+def make_sphere_model(
+    params: LrmParams, radius: float, plane_res: int = 64
+) -> tuple[LargeReconstructionModel, Triplane]:
+    """A model and planes whose SDF is x^2 + y^2 + z^2 - radius^2; its other heads are untrained.
+
+    Channel 0 of each plane holds 1 - half the squared distance from its centre, so that the zeros
+    beyond the planes lie outside.
+    """
+    model = make_lrm(params).eval().requires_grad_(False)
+    centres = (torch.arange(plane_res) + 0.5) * 2 / plane_res - 1
+    planes = torch.zeros(1, 3, params.decoder.plane_channels, plane_res, plane_res)
+    planes[:, :, 0] = 1 - (centres[:, None] ** 2 + centres**2) / 2
+    linears = [layer for layer in model.decoder.net_sdf if isinstance(layer, torch.nn.Linear)]
+    for index, linear in enumerate(linears):
+        linear.weight.zero_()
+        linear.bias.zero_()
+        step = params.decoder.plane_channels if index == 0 else linear.in_features
+        linear.weight[0, ::step] = 1.0
+    linears[-1].weight.neg_()
+    linears[-1].bias.fill_(3 - radius**2)
+    return model, Triplane(planes)
 
 
 def make_lively_model(seed: int = 0) -> LargeReconstructionModel:

@@ -145,7 +145,7 @@ class LargeReconstructionModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
+        """Type of the weights of encoder and transformer."""
         return self.transformer.pos_embed.dtype
 
     def forward(
@@ -162,8 +162,9 @@ class LargeReconstructionModel(nn.Module):
             cameras: see `lrm_cameras`.
             on_progress: called after each layer of the transformer.
         """
-        weight = self.transformer.pos_embed
-        tokens = self.encoder(images.to(weight), cameras.to(weight))
+        tokens = self.encoder(
+            images.to(self.device, self.dtype), cameras.to(self.device, self.dtype)
+        )
         return self.transformer(tokens, on_progress=on_progress)
 
     def features(
@@ -228,6 +229,13 @@ def load_lrm(
     Accepts Lightning checkpoints (keys under ``lrm_generator.``, others ignored) and bare state
     dicts, with or without adapters.
 
+    Args:
+        path: the file.
+        params: the model that it belongs to.
+        device: where the model shall lie.
+        dtype: of encoder and transformer; the small heads stay in single precision, because
+            a position in half precision is no finer than a cell of the grid.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file cannot be read, or its keys do not fit; the message lists them.
@@ -237,5 +245,6 @@ def load_lrm(
     state = merge_lora(state, alpha=params.transformer.lora_alpha)
     with torch.device("meta"):
         model = LargeReconstructionModel(params.without_lora()).to(dtype)
+    model.synthesizer.float()
     load_weights(model, state, name=path.name)
     return model.to(device).eval().requires_grad_(False)

@@ -1,7 +1,8 @@
 """Contains the reconstruction of a mesh from a few views by a large reconstruction model.
 
 Everything at points and cells is evaluated in chunks, and the weights of FlexiCubes only for cells
-that the surface crosses: at a grid of 128 the published program needs 10 GB for them, this 0.3 GB.
+that the surface crosses. The published program gathers 11.5 GB for these at StdGEN's grid; here the
+whole extraction stays below 0.5 GB.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def views_to_triplane(
         )
     images = images.clamp(0, 1)
     planes = model(images[None], cameras[None].to(model.device), on_progress=on_progress)
-    return Triplane(planes)
+    return Triplane(planes.float())
 
 
 @torch.no_grad()

@@ -187,10 +187,11 @@ def test_another_models_checkpoint_is_refused_with_its_keys(tmp_path, adapted):
         load_lrm(tmp_path / "slrm.pth", smaller)
 
 
-def test_half_precision_is_kept_when_asked_for(tmp_path, adapted):
+def test_half_precision_is_for_all_but_the_heads(tmp_path, adapted):
     torch.save(adapted.state_dict(), tmp_path / "slrm.pth")
     model = load_lrm(tmp_path / "slrm.pth", TINY, dtype=torch.bfloat16)
-    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in model.encoder.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in model.decoder.parameters()} == {torch.float32}
     images, cameras = (
         make_views().permute(0, 3, 1, 2)[None],
         make_camera_vectors("stdgen")[None, :3],

@@ -1,10 +1,17 @@
+import copy
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from lift3d.core.geometry.flexicubes import flexicubes, weights_from_logits
 from lift3d.core.geometry.isosurface_tables import CORNER_OFFSETS
+from lift3d.core.geometry.repair import is_manifold, is_watertight, signed_volume
 from lift3d.core.geometry.semantic_parts import StdgenPart, stdgen_part_sdf
-from lift3d.core.networks.lrm import LargeReconstructionModel
+from lift3d.core.networks.lrm import LargeReconstructionModel, LrmGridParams
 from lift3d.core.networks.lrm_cameras import make_camera_vectors
 from lift3d.core.pipelines.lrm_to_mesh import (
     LrmToMeshParams,
@@ -15,7 +22,14 @@ from lift3d.core.pipelines.lrm_to_mesh import (
     views_to_triplane,
 )
 from lift3d.core.triplane import Triplane
-from lrm_scenes import golden_model, load_golden, make_lively_model, make_views
+from lrm_scenes import (
+    TINY,
+    golden_model,
+    load_golden,
+    make_lively_model,
+    make_sphere_model,
+    make_views,
+)
 
 CAMERAS = make_camera_vectors("stdgen")[:3]
 
@@ -58,6 +72,18 @@ def test_the_published_parts_are_reproduced(shared_dir, part):
     assert _turned(index[mesh.faces.numpy()]) == _turned(golden[f"code{part}_eval_faces"].numpy())
 
 
+def test_a_sphere_in_the_planes_becomes_a_closed_outward_sphere():
+    grid_params = LrmGridParams(cells=(24, 24, 24), scale=(2.1, 2.1, 2.1))
+    model, planes = make_sphere_model(replace(TINY, grid=grid_params), radius=0.8)
+    mesh = grid_to_mesh(model, triplane_to_grid(model, planes))
+    assert is_watertight(mesh.faces) and is_manifold(mesh.faces)
+    assert signed_volume(mesh.vertices, mesh.faces) == pytest.approx(
+        4 / 3 * np.pi * 0.8**3, rel=0.02
+    )
+    error = (mesh.vertices.norm(dim=1) - 0.8).abs().max()
+    assert float(error) < 0.3 * 2.1 / 24  # of a cell
+
+
 def test_chunks_give_the_mesh_of_an_evaluation_at_once(model, triplane):
     small = LrmToMeshParams(chunk_points=97, chunk_cells=13)
     grid = triplane_to_grid(model, triplane, params=small)
@@ -89,6 +115,15 @@ def test_views_become_a_coloured_mesh_and_the_same_one_again(model):
     slack = 1 / 48 + 1e-6
     assert bool((high <= torch.tensor([0.7, 1.05, 0.7]) + slack).all())  # +Y is up
     assert bool((low >= -torch.tensor([0.7, 1.05, 0.7]) - slack).all())
+
+
+def test_half_precision_gives_about_the_same_planes(model):
+    half = copy.deepcopy(model).bfloat16()
+    half.synthesizer.float()
+    coarse, fine = (views_to_triplane(m, make_views(), CAMERAS).planes for m in (half, model))
+    assert coarse.dtype == torch.float32
+    assert float((coarse - fine).abs().max()) < 0.05 * float(fine.abs().max())
+    assert not lrm_to_mesh(half, make_views(), CAMERAS).is_empty
 
 
 def test_views_are_resized_to_what_the_model_expects(model):
@@ -148,6 +183,44 @@ def test_the_semantic_field_stands_in_the_world(model, triplane):
     torch.testing.assert_close(
         field.logits[x, y, z], model.decoder.semantic_logits(features)[0], atol=1e-4, rtol=0
     )
+
+
+MEMORY_SCRIPT = """
+import resource, sys
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
+import run
+run.register_package()
+import torch
+from lift3d.core.networks.lrm import load_lrm_params
+from lift3d.core.pipelines.lrm_to_mesh import grid_to_mesh, triplane_to_grid
+from dataclasses import replace
+from lrm_scenes import TINY, make_sphere_model
+params = load_lrm_params(sys.argv[2]).without_lora()
+transformer = replace(TINY.transformer, num_channels=params.transformer.num_channels)
+model, planes = make_sphere_model(
+    replace(params, encoder=TINY.encoder, transformer=transformer), radius=0.65
+)
+unit = 1 if sys.platform == "darwin" else 1024
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+before = peak()
+mesh = grid_to_mesh(model, triplane_to_grid(model, planes))
+assert mesh.num_faces > 10_000
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the resource module is not on Windows")
+@pytest.mark.parametrize("name", ["prm", "stdgen_slrm"])
+def test_published_grids_take_less_than_2_gb_beside_the_weights(name):
+    result = subprocess.run(
+        [sys.executable, "-c", MEMORY_SCRIPT, str(Path(__file__).parents[3]), name],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) < 2e9
 
 
 def test_wrong_views_are_refused(model, unchecked_shapes):
