@@ -69,7 +69,7 @@ CAPABILITIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Load and save meshes (GLB, OBJ, STL, PLY)", ("jaxtyping", "PIL")),
     ("Load and save Gaussians (PLY, SPLAT, SPZ)", ("jaxtyping",)),
     ("Draw meshes and bundle images", ("jaxtyping",)),
-    ("Reconstruct a mesh from a bundle or views", ("jaxtyping", "scipy")),
+    ("Reconstruct a mesh from a bundle or views", ("jaxtyping", "scipy", "omegaconf")),
     ("Project views onto a texture", ("jaxtyping", "scipy", "xatlas")),
     ("Fit Gaussians", ("jaxtyping",)),
 )

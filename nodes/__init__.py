@@ -19,11 +19,14 @@ class Lift3DExtension(ComfyExtension):
             convert,
             health,
             inspect,
+            reconstruct,
             splats,
             texture,
             views,
         )
 
         register_model_folder()
-        themes = (assets, bundle, texture, cameras, views, splats, inspect, convert, health)
+        themes = (
+            assets, bundle, reconstruct, texture, cameras, views, splats, inspect, convert, health,
+        )  # fmt: skip
         return [node for theme in themes for node in theme.NODES]

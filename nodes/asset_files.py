@@ -16,7 +16,7 @@ from .sockets import MESH_SUFFIXES
 
 SAMPLE_PREFIX = "sample: "
 SAMPLE_SEED = 1
-DEFAULT_SAMPLE = SAMPLE_PREFIX + "teapot"
+DEFAULT_SAMPLE = SAMPLE_PREFIX + "bird"
 
 
 def path_input(suffixes: Sequence[str], *, with_samples: bool) -> Any:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..core.camera import Camera, ViewRig
+from ..core.geometry.normals import decode_bundle_normals, decode_world_normals
 from ..core.geometry.transforms import matrix_to_quat, quat_to_matrix
 from .host import io, link_type, output_device
 
@@ -118,6 +119,15 @@ def masks_from_link(value: Tensor | None, name: str = "masks") -> Tensor | None:
         raise ValueError(f"{name} must be a MASK [batch, height, width], got {_describe(value)}.")
     masks = value.clone().float()
     return masks if masks.ndim == 3 else masks[None]
+
+
+def normals_from_link(value: Tensor, rig: ViewRig, encoding: str) -> Tensor:
+    """Unit world normals [view, height, width, 3] of an IMAGE batch of normal maps."""
+    colors = images_from_link(value, "normals")
+    require_rig_of(rig, colors, "normals")
+    return (
+        decode_world_normals(colors) if encoding == "world" else decode_bundle_normals(colors, rig)
+    )
 
 
 def masks_to_link(masks: Tensor) -> Tensor:

@@ -66,6 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
     health.set_defaults(run=_health)
     thumbnail = commands.add_parser("thumbnail", help="make the thumbnails of workflows/")
     thumbnail.add_argument("names", nargs="*", help="workflows to picture; all without names")
+    thumbnail.add_argument("--set", action="append", default=[], dest="settings")
     thumbnail.set_defaults(run=_thumbnail)
     docs = commands.add_parser("docs", help="write help pages and locale from the schemas")
     docs.set_defaults(run=_docs)
@@ -119,7 +120,9 @@ def _thumbnail(arguments: argparse.Namespace) -> int:
     from .thumbnails import make_thumbnails
 
     try:
-        for path in make_thumbnails(ROOT / "workflows", arguments.names):
+        for path in make_thumbnails(
+            ROOT / "workflows", arguments.names, settings=arguments.settings
+        ):
             print(path)
     except ValueError as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,6 @@
-"""Writes the help pages ``web/docs/<NodeId>.md`` and the English locale from the schemas.
+"""Writes help pages (``web/docs/<NodeId>.md``), the locale and the README's node table.
+
+The source is the schemas.
 
 Tables of inputs and outputs are made anew; everything else in a page is written by hand and kept.
 """
@@ -21,6 +23,8 @@ def write_docs(root: Path) -> list[Path]:
     for node_id, cls in own_node_classes().items():
         page = root / "web" / "docs" / f"{node_id}.md"
         wanted[page] = page_text(cls.define_schema(), _read(page))
+    readme = root / "README.md"
+    wanted[readme] = readme_text(_read(readme))
     changed = [path for path, text in wanted.items() if _read(path) != text]
     for path in changed:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +44,19 @@ def page_text(schema: Any, old: str) -> str:
         else:
             text = text.replace("## Example", f"{section}\n## Example")
     return text.rstrip() + "\n"
+
+
+def readme_text(old: str) -> str:
+    """The README with a new node table between its markers."""
+    rows = [
+        (f"[{schema.display_name}](web/docs/{node_id}.md)", schema.category, schema.description)
+        for node_id, cls in own_node_classes().items()
+        for schema in [cls.define_schema()]
+    ]
+    table = _table(("Node", "Menu", "What it does"), rows)
+    pattern = r"<!-- nodes:begin -->.*?<!-- nodes:end -->"
+    new = f"<!-- nodes:begin -->\n{table}\n<!-- nodes:end -->"
+    return re.sub(pattern, lambda _: new, old, flags=re.DOTALL)
 
 
 def locale_text() -> str:

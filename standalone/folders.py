@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from ..core.formats.png import write_png
 
 
 @dataclass
@@ -86,17 +87,10 @@ def describe(path: Path) -> dict[str, Any]:
 
 def save_images(images: Tensor, prefix: str) -> list[dict[str, Any]]:
     """Write a batch [image, height, width, channel] of 0..1 as PNG files."""
-    from PIL import Image
-
     named = []
-    for image in images.detach().float().cpu().clamp(0, 1):
-        pixels = (image * 255).round().byte().numpy()
+    for image in images:
         path = next_path(prefix, ".png")
-        temporary = path.with_suffix(".png.part")
-        Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(
-            temporary, format="PNG"
-        )
-        os.replace(temporary, path)
+        write_png(path, image)
         remember(path)
         named.append(describe(path))
     return named

@@ -119,7 +119,7 @@ def _run_steps(steps: Sequence[Step], classes: Mapping[str, Any], say: Say) -> N
         say(f"[{number}/{len(steps)}] {step.title}")
         written = len(folders.current().written)
         started = time.perf_counter()
-        listener = _ProgressLines(say)
+        listener = ProgressLines(say)
         host.standalone_progress_hook.append(listener)
         try:
             results[step.id] = _run_step(step, classes[step.type], results, say)
@@ -178,7 +178,7 @@ def _show(shown: Any, say: Say) -> None:
             say(f"    {line}")
 
 
-class _ProgressLines:
+class ProgressLines:
     """Prints progress: one line that renews itself on a terminal, else a line per fifth."""
 
     def __init__(self, say: Say):
@@ -187,6 +187,7 @@ class _ProgressLines:
         self.renews = sys.stderr.isatty()
 
     def __call__(self, progress: Progress) -> None:
+        """Print the report if it is time."""
         total = max(progress.total, 1)
         line = f"    {progress.step}/{total} {progress.message}"
         if self.renews:

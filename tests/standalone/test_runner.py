@@ -180,6 +180,18 @@ def test_blend_modes_follow_their_formulas(mode: str, expected: float) -> None:
     assert torch.allclose(blended, torch.full_like(below, expected), atol=1e-6)
 
 
+def test_composites_change_only_what_the_mask_shows() -> None:
+    mask = torch.zeros(1, 2, 2)
+    mask[0, 0, 0] = 1
+    below = torch.ones(3, 4, 4, 3)
+    composed = run_node(
+        stock_nodes.ImageCompositeMasked,
+        destination=below, source=torch.zeros(1, 2, 2, 3), x=3, y=1, resize_source=False, mask=mask,
+    )  # fmt: skip
+    assert composed.shape == below.shape and float(below.min()) == 1
+    assert float(composed[:, 1, 3].max()) == 0 and float(composed.sum()) == below.numel() - 9
+
+
 def test_scaling_keeps_the_aspect_when_a_side_is_zero() -> None:
     image = torch.rand(2, 6, 12, 3)
     scaled = run_node(

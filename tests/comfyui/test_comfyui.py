@@ -1,0 +1,175 @@
+"""The pack inside a real ComfyUI: it loads fast and light, and every workflow runs.
+
+Set COMFYUI_PATH to a checkout, and COMFYUI_PYTHON to an interpreter that has its requirements and
+ours (default: the one that runs the tests).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.comfyui
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+SMALL = json.loads(
+    (ROOT / "tests" / "standalone" / "small_settings.json").read_text(encoding="utf-8")
+)
+MAX_IMPORT_SECONDS = 0.5
+
+
+def prompt_of(*nodes: tuple[str, dict]) -> dict:
+    """API prompt; a value ("#2", 0) is a link to output 0 of the second node."""
+    return {
+        str(number): {
+            "class_type": kind,
+            "inputs": {
+                name: [value[0][1:], value[1]] if isinstance(value, tuple) else value
+                for name, value in inputs.items()
+            },
+        }
+        for number, (kind, inputs) in enumerate(nodes, start=1)
+    }
+
+
+LOAD = ("Lift3D_LoadMesh", {"path": "sample: mug", "normalize": True, "parts": "merge"})
+PROMPTS = {
+    "native nodes": prompt_of(
+        LOAD,
+        ("SaveGLB", {"mesh": ("#1", 0), "filename_prefix": "3d/core"}),
+        ("Lift3D_SaveMesh", {"mesh": ("#1", 0), "filename_prefix": "3d/own", "format": "glb"}),
+        ("Preview3D", {"model_file": ("#3", 1)}),
+        ("Preview3D", {"model_file": ("#3", 0)}),
+        (
+            "Lift3D_MakeRig",
+            {
+                "preset": "orbit", "views": 2, "first_azimuth_deg": 0.0, "elevation_deg": 5.0,
+                "radius": 4.5, "fov_y_deg": 30.0,
+            },
+        ),
+        ("Lift3D_ConvertRigToCameras", {"rig": ("#6", 0)}),
+        ("Lift3D_ConvertCamerasToRig", {"camera_info": ("#7", 0)}),
+        (
+            "Lift3D_RenderMesh",
+            {
+                "mesh": ("#1", 0), "size_px": 48, "shading": "flat_color", "background": "white",
+                "normal_encoding": "bundle", "rig": ("#8", 0),
+            },
+        ),
+        ("PreviewImage", {"images": ("#9", 0)}),
+        ("Lift3D_InspectMesh", {"mesh": ("#1", 0)}),
+        ("Lift3D_CheckHealth", {}),
+    ),
+    "native splats": prompt_of(
+        LOAD,
+        (
+            "Lift3D_ConvertMeshToSplat",
+            {
+                "mesh": ("#1", 0), "gaussians": 400, "steps": 2, "sh_degree": 0, "seed": 1,
+                "views": 4, "size_px": 48,
+            },
+        ),
+        ("GetSplatCount", {"splat": ("#2", 0)}),
+        ("PreviewAny", {"source": ("#3", 1)}),
+        ("SplatToFile3D", {"splat": ("#2", 0), "format": "ply"}),
+        ("Lift3D_LoadSplat", {"path": "none.ply", "frame": "3dgs", "model_3d": ("#5", 0)}),
+        ("Lift3D_SaveSplat", {"splat": ("#6", 0), "filename_prefix": "3d/own", "format": "ply", "frame": "3dgs"}),
+    ),
+    "path out of the folders": prompt_of(
+        ("Lift3D_LoadMesh", {"path": "../../etc/passwd.glb", "normalize": True, "parts": "merge"}),
+        ("Lift3D_InspectMesh", {"mesh": ("#1", 0)}),
+    ),
+    "absolute path": prompt_of(
+        ("Lift3D_LoadMesh", {"path": "/etc/passwd.glb", "normalize": True, "parts": "merge"}),
+        ("Lift3D_InspectMesh", {"mesh": ("#1", 0)}),
+    ),
+    "prefix out of the folders": prompt_of(
+        LOAD,
+        ("Lift3D_SaveMesh", {"mesh": ("#1", 0), "filename_prefix": "../../evil", "format": "glb"}),
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory) -> dict:
+    root = os.environ.get("COMFYUI_PATH")
+    if not root:
+        pytest.skip("needs a ComfyUI checkout: set COMFYUI_PATH (and COMFYUI_PYTHON)")
+    folder = tmp_path_factory.mktemp("comfyui")
+    runs: dict = {name: {"prompt": prompt} for name, prompt in PROMPTS.items()}
+    for path in WORKFLOWS:
+        runs[path.stem] = {"workflow": str(path), "settings": SMALL[path.stem]}
+    job = {"comfyui": root, "pack": str(ROOT), "folder": str(folder), "runs": runs}
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    driver = Path(__file__).with_name("drive_comfyui.py")
+    done = subprocess.run(
+        [python, str(driver), str(folder / "job.json"), str(folder / "report.json")],
+        capture_output=True, text=True, cwd=folder, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return {**found, "folder": folder}
+
+
+def files(report: dict) -> set[str]:
+    output = report["folder"] / "output"
+    return {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+
+
+def test_the_pack_loads_with_all_its_nodes(report) -> None:
+    from lift3d.standalone.runner import own_node_classes
+
+    assert report["loaded"]
+    assert set(own_node_classes()) == set(report["nodes"])
+
+
+def test_importing_it_is_quick_and_loads_nothing_heavy(report) -> None:
+    assert report["heavy_modules"] == []
+    # Seconds of this process, not of the clock: other work on the machine must not fail the test.
+    assert report["import_cpu_seconds"] < MAX_IMPORT_SECONDS
+
+
+@pytest.mark.parametrize("name", [path.stem for path in WORKFLOWS])
+def test_workflows_run_through_the_executor(report, name: str) -> None:
+    run = report["runs"][name]
+    assert run["valid"], run
+    assert run["success"], run["errors"]
+    saved = {file for file in files(report) if name in file}
+    assert any(file.startswith("3d/") for file in saved) and any(".png" in file for file in saved)
+    assert run["progress_steps"] > 3 and run["previews"] > 0
+
+
+@pytest.mark.parametrize("name", ["native nodes", "native splats"])
+def test_values_travel_to_native_nodes_and_back(report, name: str) -> None:
+    run = report["runs"][name]
+    assert run["valid"], run
+    assert run["success"], run["errors"]
+
+
+def test_saved_files_are_announced_to_the_front_end(report) -> None:
+    saved = report["runs"]["native nodes"]["outputs"]["3"]["3d"][0]
+    assert saved == {"filename": "own_00001_.glb", "subfolder": "3d", "type": "output"}
+    assert "3d/own_00001_.glb" in files(report)
+
+
+def test_native_nodes_count_our_gaussians(report) -> None:
+    outputs = report["runs"]["native splats"]["outputs"]
+    assert outputs["4"]["text"] == ["400"]
+
+
+def test_paths_out_of_the_folders_are_refused_before_running(report) -> None:
+    for name in ("path out of the folders", "absolute path"):
+        assert not report["runs"][name]["valid"]
+
+
+def test_saving_out_of_the_output_folder_fails(report) -> None:
+    run = report["runs"]["prefix out of the folders"]
+    assert run["valid"] and not run["success"]
+    assert not any("evil" in file for file in files(report))

@@ -1,0 +1,103 @@
+"""Every shipped workflow is complete, loads in the editor's format and runs from file to files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from lift3d.core.formats import read_mesh, read_splats
+from lift3d.standalone.runner import compile_workflow, node_classes, run_workflow
+from lift3d.standalone.workflow_file import read_workflow
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+NAMES = [path.stem for path in WORKFLOWS]
+SMALL = json.loads((Path(__file__).with_name("small_settings.json")).read_text(encoding="utf-8"))
+
+
+def document(name: str) -> dict:
+    return json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_the_four_workflows_are_there() -> None:
+    expected = {
+        "mesh_to_bundle_to_mesh", "bundle_recolour", "retexture_mesh_from_views", "mesh_to_splat",
+    }  # fmt: skip
+    assert expected <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_validates_with_the_values_it_stores(name: str) -> None:
+    path = ROOT / "workflows" / f"{name}.json"
+    steps = compile_workflow(read_workflow(path), [], node_classes())
+    assert steps[0].title == "Load Mesh" and "path" in steps[0].values
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_laid_out_for_people(name: str) -> None:
+    doc = document(name)
+    assert doc["version"] == 0.4 and doc["groups"]
+    assert any(node["type"] in ("Note", "MarkdownNote") for node in doc["nodes"])
+    boxes = [(*node["pos"], *node["size"]) for node in doc["nodes"]]
+    for index, (x, y, width, height) in enumerate(boxes):
+        for x2, y2, width2, height2 in boxes[index + 1 :]:
+            apart = x + width <= x2 or x2 + width2 <= x or y + height <= y2 or y2 + height2 <= y
+            assert apart, f"nodes overlap at {(x, y)} and {(x2, y2)}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_nodes_say_where_they_come_from(name: str) -> None:
+    for node in document(name)["nodes"]:
+        if node["type"] == "MarkdownNote":
+            continue
+        properties = node["properties"]
+        assert properties["Node name for S&R"] == node["type"]
+        own = node["type"].startswith("Lift3D_")
+        assert properties["cnr_id"] == ("lift3d" if own else "comfy-core") and properties["ver"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_links_agree_in_all_three_places(name: str) -> None:
+    doc = document(name)
+    nodes = {node["id"]: node for node in doc["nodes"]}
+    for link_id, origin, slot, target, position, kind in doc["links"]:
+        assert link_id in nodes[origin]["outputs"][slot]["links"]
+        assert nodes[target]["inputs"][position]["link"] == link_id
+        assert nodes[origin]["outputs"][slot]["type"] == kind
+    assert doc["last_link_id"] == max(link[0] for link in doc["links"])
+    assert doc["last_node_id"] == max(nodes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_has_a_thumbnail(name: str) -> None:
+    from PIL import Image
+
+    with Image.open(ROOT / "workflows" / f"{name}.jpg") as picture:
+        assert picture.format == "JPEG" and min(picture.size) >= 256
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_small(name: str, tmp_path: Path) -> None:
+    lines: list[str] = []
+    files = run_workflow(
+        ROOT / "workflows" / f"{name}.json", tmp_path, settings=SMALL[name], say=lines.append
+    )
+    assert files and all(file.is_relative_to(tmp_path) and file.stat().st_size for file in files)
+    assert {file for file in tmp_path.rglob("*") if file.is_file()} == set(files)
+    for model in (file for file in files if file.parent.name == "3d"):
+        if model.suffix == ".glb":
+            assert sum(part.num_faces for part in read_mesh(model)) > 50
+        else:
+            assert read_splats(model).num_gaussians > 50
+
+
+def test_a_file_of_the_user_can_be_put_in(tmp_path: Path, builder) -> None:
+    from lift3d.core.datasets.procedural_objects import make_object
+    from lift3d.core.formats import write_mesh
+
+    write_mesh(tmp_path / "mine.obj", make_object("mug", 3).mesh)
+    settings = [*SMALL["mesh_to_splat"], f"Load Mesh.path={tmp_path / 'mine.obj'}"]
+    path = ROOT / "workflows" / "mesh_to_splat.json"
+    files = run_workflow(path, tmp_path / "out", settings=settings, say=lambda line: None)
+    assert any(file.suffix == ".ply" for file in files)
