@@ -22,6 +22,7 @@ from ..gaussian_cloud import MAX_SH_DEGREE, GaussianCloud
 from ..geometry.transforms import normalize
 
 Background = Sequence[float] | Tensor
+Parameters = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 _STAGED_BACKENDS = {"numba": "numba_cpu.splats", "torch": "torch_reference.splats"}
 
@@ -144,17 +145,25 @@ def _shown_degree(cloud: GaussianCloud, sh_degree: int | None) -> int:
     return min(sh_degree, cloud.sh_degree)
 
 
-def _usable_parameters(cloud: GaussianCloud) -> tuple[Tensor, ...]:
+def _usable_parameters(cloud: GaussianCloud) -> Parameters:
     """The cloud's tensors; those made under inference_mode are copied so autograd accepts them."""
-    tensors = (cloud.means, cloud.scales, cloud.quats, cloud.opacities, cloud.harmonics)
-    if torch.is_inference_mode_enabled():
-        return tensors
-    return tuple(value.clone() if value.is_inference() else value for value in tensors)
+
+    def usable(value: Tensor) -> Tensor:
+        copied = value.is_inference() and not torch.is_inference_mode_enabled()
+        return value.clone() if copied else value
+
+    return (
+        usable(cloud.means),
+        usable(cloud.scales),
+        usable(cloud.quats),
+        usable(cloud.opacities),
+        usable(cloud.harmonics),
+    )
 
 
 def _draw_in_stages(
     name: str,
-    parameters: tuple[Tensor, ...],
+    parameters: Parameters,
     views: list[SplatView],
     sh_degree: int,
     with_normals: bool,
@@ -197,7 +206,7 @@ def _median_depth(image: CompositedSplats, features: Tensor) -> Tensor:
 
 def _draw_with_gsplat(
     name: str,
-    parameters: tuple[Tensor, ...],
+    parameters: Parameters,
     views: list[SplatView],
     sh_degree: int,
     with_normals: bool,

@@ -21,7 +21,7 @@ from ..splat_view import ALPHA_MIN, COVARIANCE_BLUR_PX2
 from .runtime import compiled
 from .splat_harmonics import fill_basis, fill_basis_gradient
 
-CHUNK = 2048
+CHUNK = 512
 POSE_SIZE = 15  # W (9), t (3), eye (3)
 
 
