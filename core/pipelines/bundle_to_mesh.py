@@ -49,6 +49,7 @@ class CleanUpParams:
         smoothing_share: how far a vertex moves towards its neighbours' mean in a step.
         subdivisions: Loop rounds; 2 in the released code.
         subdivision_edge: only edges longer than this part of the diagonal are divided.
+        max_faces: a round that could make more faces than this is left out.
     """
 
     min_part_area: float = 0.003
@@ -56,6 +57,7 @@ class CleanUpParams:
     smoothing_share: float = 0.5
     subdivisions: int = 1
     subdivision_edge: float = 0.0025
+    max_faces: int = 200_000
 
 
 @dataclass(frozen=True)
@@ -226,8 +228,10 @@ def clean_up(mesh: Mesh, params: CleanUpParams = CleanUpParams()) -> Mesh:
         mesh = mesh.with_vertices(smooth)
     if not is_manifold(mesh.faces):
         mesh = repair_mesh(mesh)
-    if params.subdivisions:
-        mesh = loop_subdivide(mesh, params.subdivisions, params.subdivision_edge)
+    for _ in range(params.subdivisions):
+        if 4 * mesh.num_faces > params.max_faces:
+            break
+        mesh = loop_subdivide(mesh, 1, params.subdivision_edge)
     return mesh
 
 
