@@ -37,6 +37,7 @@ class NormalIntegrationParams:
 
     Attributes:
         iterations: reweighted linear solves.
+        settling: solves before links may break, in which the surface finds its bounds as a whole.
         pull: weight of the attraction towards the lower bound.
         pull_scale_px: distance from the bound beyond which the pull no longer grows.
         discontinuity_px: distance of a neighbour from the tangent plane that halves a link.
@@ -45,10 +46,11 @@ class NormalIntegrationParams:
     """
 
     iterations: int = 8
+    settling: int = 3
     pull: float = 2e-5
     pull_scale_px: float = 5.0
     discontinuity_px: float = 1.0
-    lower_weight: float = 10.0
+    lower_weight: float = 1.0
     upper_weight: float = 0.1
 
 
@@ -170,9 +172,11 @@ def _solve_robustly(
     pull = np.full(len(low), params.pull)
     below, above = np.zeros(len(low)), np.zeros(len(low))
     u = low if start is None else start
-    for iteration in range(params.iterations):
+    settling = params.settling if start is None else 0
+    for iteration in range(settling + params.iterations):
         if iteration or start is not None:
-            active = links.robust(u, params.discontinuity_px)
+            if iteration >= settling:
+                active = links.robust(u, params.discontinuity_px)
             pull = params.pull / np.sqrt(1 + ((u - low) / params.pull_scale_px) ** 2)
             below, above = (u < low).astype(float), (u > high).astype(float)
         to_low = pull + params.lower_weight * below
