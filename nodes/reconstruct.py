@@ -12,7 +12,7 @@ from ..core.pipelines.bundle_to_mesh import (
     reconstruct_from_bundle,
     reconstruct_from_views,
 )
-from ..core.pipelines.camera_fit import RadiusFitParams, fit_camera_radius
+from ..core.pipelines.camera_fit import fit_camera_radius, fit_camera_radius_to_mesh
 from ..core.pipelines.initial_mesh import InitialMeshParams
 from ..core.pipelines.isomer_params import load_isomer_params
 from ..core.pipelines.render_views import make_bundle_rig
@@ -211,26 +211,29 @@ class FitCameraRadius(io.ComfyNode):
             node_id="Lift3D_FitCameraRadius",
             display_name="Fit Camera Radius",
             category=CATEGORY,
-            description="Finds the distance of the cameras from the silhouettes of views whose "
-            "directions are known, for pictures that another model made.",
+            description="Finds the distance of the cameras of views that another model made, from "
+            "the size that the object has, or from a mesh of it.",
             search_aliases=["camera distance", "calibrate", "unknown cameras"],
             inputs=[
                 io.Mask.Input("masks", tooltip="Silhouettes of the views, 1 inside the object."),
                 io.Float.Input(
-                    "min_radius",
-                    default=3.0,
-                    min=0.5,
+                    "longest_side",
+                    default=1.8,
+                    min=0.01,
                     max=100.0,
-                    step=0.1,
-                    tooltip="Smallest distance that is tried, in world units.",
+                    step=0.05,
+                    tooltip="Longest side of the object in world units; 1.8 in bundle images.",
                 ),
-                io.Float.Input(
-                    "max_radius",
-                    default=6.0,
-                    min=0.5,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="Largest distance that is tried, in world units.",
+                io.Image.Input(
+                    "normals",
+                    optional=True,
+                    tooltip="Normal maps of the views in the encoding of bundles; they make the "
+                    "answer more exact.",
+                ),
+                mesh_input(
+                    optional=True,
+                    tooltip="A mesh of the object at its own size; then its silhouettes decide "
+                    "and 'longest_side' has no effect.",
                 ),
                 rig_input("Directions and field of view; without it those of the bundle image."),
             ],
@@ -238,20 +241,30 @@ class FitCameraRadius(io.ComfyNode):
                 RigSocket.Output("rig", tooltip="The rig at the distance that fits best."),
                 io.Float.Output("radius", tooltip="That distance, in world units."),
                 io.Float.Output(
-                    "contrast",
-                    tooltip="How clearly it stands out, 0..1; near 0 the views do not tell.",
+                    "score",
+                    tooltip="How well the silhouettes fit there, 0..1; well below 0.95 the views "
+                    "or cameras do not belong together.",
                 ),
             ],
         )
 
     @classmethod
-    def execute(cls, masks: Any, min_radius: float, max_radius: float, rig: Any = None) -> Any:
+    def execute(
+        cls, masks: Any, longest_side: float, normals: Any = None, mesh: Any = None, rig: Any = None
+    ) -> Any:
         silhouettes = masks_from_link(masks)
         cameras = rig_from_link(rig) or make_bundle_rig(silhouettes.shape[0])
         require_rig_of(cameras, silhouettes, "masks")
-        params = RadiusFitParams(bounds=(min_radius, max_radius))
-        found = fit_camera_radius(silhouettes, cameras, params, on_progress=make_progress())
-        return io.NodeOutput(cameras.with_radius(found.radius), found.radius, found.contrast)
+        if mesh is not None:
+            found = fit_camera_radius_to_mesh(
+                mesh_from_link(mesh), silhouettes, cameras, on_progress=make_progress()
+            )
+        else:
+            known = None if normals is None else normals_from_link(normals, cameras, "bundle")
+            found = fit_camera_radius(
+                silhouettes, cameras, normals_world=known, longest_side=longest_side
+            )
+        return io.NodeOutput(cameras.with_radius(found.radius), found.radius, found.score)
 
 
 def _params(start: Any, coarse_steps: int, fine_steps: int, seed: int) -> ReconstructionParams:

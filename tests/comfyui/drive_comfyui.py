@@ -155,6 +155,7 @@ async def drive(job: dict[str, Any]) -> dict[str, Any]:
     helper = await load_pack(Path(job["pack"]), report)
     package = helper.removesuffix(".standalone.comfy_api")
     import comfy.utils
+
     import nodes
 
     steps_seen: list[Any] = []

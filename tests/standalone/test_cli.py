@@ -80,3 +80,29 @@ def test_a_script_runs_with_its_arguments_and_the_package(tmp_path: Path, capsys
 def test_a_missing_script_exits_with_2(capsys) -> None:
     assert main(["script", "nothing.py"]) == INVALID
     assert main(["script"]) == INVALID
+
+
+def test_the_demo_makes_meshes_gaussians_and_a_contact_sheet(tmp_path: Path, capsys) -> None:
+    from lift3d.core.formats import read_mesh, read_splats
+    from lift3d.core.formats.png import read_png
+
+    out = tmp_path / "demo"
+    assert main(["demo", "--quick", "--sample", "mushroom", "--out", str(out)]) == DONE
+    assert f"Contact sheet: {out / 'contact_sheet.png'}" in capsys.readouterr().out
+    assert read_png(out / "contact_sheet.png").shape[0] > 300
+    assert read_splats(out / "edited_splat.ply").num_gaussians == 1000
+    original, edited = (read_mesh(out / f"{name}.glb")[0] for name in ("original", "edited"))
+    assert edited.num_faces > 100 and edited.vertex_colors is not None
+    # red, green and blue were exchanged in a ring: the mean colour went with them
+    means = [mesh.vertex_colors.mean(dim=0) for mesh in (original, edited)]
+    assert means[0].argmax().item() != means[1].argmax().item()
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {
+        ".glb",
+        ".png",
+        ".ply",
+    }
+
+
+def test_an_unknown_sample_fails_and_names_the_known_ones(tmp_path: Path, capsys) -> None:
+    assert main(["demo", "--quick", "--sample", "dragon", "--out", str(tmp_path)]) == FAILED
+    assert "teapot" in capsys.readouterr().err
