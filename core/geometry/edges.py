@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from .sorting import stable_sort
+
 
 @dataclass(frozen=True)
 class EdgeTable:
@@ -44,9 +46,7 @@ def build_edges(faces: Int64[Tensor, "face 3"]) -> EdgeTable:
         return EdgeTable(empty, faces, empty[:, 0], empty)
     start, end = side_vertices(faces).unbind(1)
     stride = int(faces.max()) + 1
-    key, side = torch.sort(
-        torch.minimum(start, end) * stride + torch.maximum(start, end), stable=True
-    )
+    key, side = stable_sort(torch.minimum(start, end) * stride + torch.maximum(start, end))
     is_first = torch.ones_like(key, dtype=torch.bool)
     is_first[1:] = key[1:] != key[:-1]
     edge_of_sorted = is_first.cumsum(0) - 1
@@ -128,7 +128,7 @@ def count_common_neighbours(
     start, end = table.edges.unbind(1)
     forward, backward = wanted[start], wanted[end]
     source = torch.cat([start[forward], end[backward]])
-    source, order = torch.sort(source)
+    source, order = stable_sort(source)
     target = torch.cat([end[forward], start[backward]])[order]
     degrees = torch.bincount(source, minlength=num_vertices)
     first = degrees.cumsum(0) - degrees

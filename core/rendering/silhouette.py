@@ -20,6 +20,7 @@ from torch import Tensor
 from ..backends.probe import Backend, choose_backend
 from ..backends.torch_reference.mesh import exact_dtype
 from ..backends.torch_reference.mesh_silhouette import cross_line, ends_on_screen
+from ..geometry.sorting import stable_sort
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def build_topology(
     names = torch.stack([faces.reshape(-1), faces.roll(-1, dims=1).reshape(-1)], dim=1)
     low, high = torch.minimum(start, end), torch.maximum(start, end)
     count = int(ids.max()) + 1 if num_faces else 1
-    key, order = torch.sort(low * count + high, stable=True)
+    key, order = stable_sort(low * count + high)
     face = order // 3
     sign = torch.where(start < end, 1, -1)[order]
     proper = (low != high)[order]  # collapsed faces have edges without length
