@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -32,7 +33,8 @@ from .visual_hull import (
 
 INSIDE = 0.5
 MIN_COSINE = 0.05
-OUTLINE_MARGIN_PX = 2.5
+OUTLINE_MARGIN_PX = 1.0
+SMOOTHED_CELLS = 4.0
 RAYS_PER_CHUNK = 8192
 
 
@@ -46,20 +48,22 @@ class CarvingParams:
         matter_cells: matter begins and ends this many cells behind a view's surface; the first
             number absorbs the noise of the depths, the second is the thinnest wall kept.
         matter_cosine: only surface seen at least this squarely counts as matter.
-        bound_cosine: only pixels seen at least this squarely are bounded by it.
         hull: sampling of the hull.
         integration: weights of the first solution.
         later_iterations: reweighted solves in each later round.
+        closing_cells: slits up to twice as wide are closed.
+        smoothing_cells: standard deviation of the final blur of the field.
     """
 
     map_px: int = 160
     rounds: int = 1
     matter_cells: tuple[float, float] = (1.5, 3.5)
-    matter_cosine: float = 0.6
-    bound_cosine: float = 0.4
+    matter_cosine: float = 0.25
     hull: VisualHullParams = field(default_factory=VisualHullParams)
     integration: NormalIntegrationParams = field(default_factory=NormalIntegrationParams)
     later_iterations: int = 4
+    closing_cells: int = 2
+    smoothing_cells: float = 0.7
 
     def __post_init__(self) -> None:
         if not 32 <= self.map_px <= 512:
@@ -136,7 +140,31 @@ def carve_hull(
     in_front = [_distance_in_front(points, view)[0] for view in views]
     values = torch.stack([hull.values.reshape(-1), *in_front]).amax(dim=0)
     carved = replace(hull, values=values.reshape(hull.values.shape))
-    return _restore_silhouettes(carved, hull, views, in_front, params)
+    carved = _restore_silhouettes(carved, hull, views, in_front, params)
+    return _heal(carved, hull, params)
+
+
+def _heal(carved: SdfGrid, hull: SdfGrid, params: CarvingParams) -> SdfGrid:
+    """Close slits where the depth maps of two views do not quite meet, and smooth the steps."""
+    from scipy import ndimage
+
+    low = -SMOOTHED_CELLS * carved.cell
+    values = carved.values.clamp(low, -low)
+    solid = (values < 0).cpu().numpy()
+    if params.closing_cells:
+        ball = ndimage.iterate_structure(
+            ndimage.generate_binary_structure(3, 1), params.closing_cells
+        )
+        margin = 2 * params.closing_cells
+        closed = ndimage.binary_closing(np.pad(solid, margin), ball)
+        closed = closed[margin:-margin, margin:-margin, margin:-margin]
+        filled = torch.from_numpy(closed & ~solid).to(values.device)
+        patch = hull.values.clamp(min=-carved.cell)
+        values = torch.where(filled, torch.minimum(values, patch), values)
+    blurred = ndimage.gaussian_filter(values.cpu().numpy(), params.smoothing_cells)
+    smooth = torch.from_numpy(blurred).to(values)
+    # Thin parts would fade away: what was inside stays inside.
+    return replace(carved, values=torch.where((values < 0) & (smooth >= 0), values, smooth))
 
 
 def _restore_silhouettes(
@@ -292,11 +320,7 @@ def _matter_bounds(
             if other != index:
                 others |= flags
         first = _nearest_depth_image(points[others], depths[index][others], view, hull.cell)
-        # Within a pixel block a slanted surface spans a range of depths: allow for it.
-        squarely = view.cosine.clamp(params.bound_cosine, 1)
-        slack = hull.cell * (1 + torch.sqrt(1 - squarely**2) / squarely)
-        bound = torch.where(view.cosine > params.bound_cosine, first + slack, torch.inf)
-        bounds.append(torch.minimum(view.farthest, bound).maximum(view.nearest))
+        bounds.append(torch.minimum(view.farthest, first).maximum(view.nearest))
     return bounds
 
 

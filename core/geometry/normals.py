@@ -22,7 +22,8 @@ def face_normals(
     unit: bool = True,
 ) -> Float[Tensor, "face 3"]:
     """Outward normals of counter-clockwise triangles; twice the area long unless ``unit``."""
-    a, b, c = vertices[faces].unbind(dim=1)
+    # index_select, unlike indexing, adds up its gradient in a fixed order on the CPU.
+    a, b, c = vertices.index_select(0, faces.reshape(-1)).reshape(-1, 3, 3).unbind(dim=1)
     normals = torch.linalg.cross(b - a, c - a)
     return normalize(normals) if unit else normals
 
