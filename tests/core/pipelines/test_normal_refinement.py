@@ -58,12 +58,12 @@ def short(preset: str, coarse_steps: int, fine_steps: int, **changes: object) ->
 
 
 def test_a_sphere_becomes_the_ellipsoid_of_the_targets():
-    targets = ellipsoid_targets(128)
-    params = short("from_sphere", 60, 10)
+    targets = ellipsoid_targets(96)
+    params = short("from_sphere", 45, 6)
     fine = replace(params.fine, edge_length_limits=(0.02, 0.04), initial_edge_length=0.04)
     params = replace(params, fine=fine)
     mesh = refine_by_normals(sphere(0.65), targets, params)
-    drawn = render_mesh(mesh, targets.rig, width=128, height=128)
+    drawn = render_mesh(mesh, targets.rig, width=96, height=96)
     assert float(silhouette_iou(drawn.alpha, targets.masks).min()) > 0.97
     both = torch.minimum(drawn.alpha, targets.masks)
     assert normal_map_error_deg(drawn.normals_world, targets.normals_world, both) < 5.0
