@@ -9,6 +9,8 @@ radius 4.5, FOV 30, elevation 5).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -24,6 +26,7 @@ from ..rendering.mesh import MeshRender, Shading, render_mesh
 
 SUPERSAMPLING = 2
 BUNDLE_LONGEST_SIDE = 1.8
+UNCOLORED_GREY = 204 / 255
 # Interpolated normals that leave the face's own by more come from faces of opposite winding.
 AGREEING_COSINE = 0.3
 
@@ -41,7 +44,8 @@ def render_bundle(
     """Draw RGB and normal tiles of a mesh from all cameras of a rig.
 
     Args:
-        mesh: may be open or of mixed winding; normals are turned towards the viewer.
+        mesh: may be open or of mixed winding; normals are turned towards the viewer. A mesh
+            without any colour is drawn grey.
         tile_px: side of a tile, 64..1024.
         rig: cameras; None takes the four of Kiss3DGen.
         normalize: centre the mesh and scale its longest side to 1.8 first.
@@ -63,12 +67,21 @@ def render_bundle(
     rig = make_kiss3dgen_rig() if rig is None else rig
     rig = rig.to(mesh.vertices.device)
     mesh = mesh.normalized(BUNDLE_LONGEST_SIDE) if normalize else mesh
+    mesh = _visible_on_white(mesh)
     tiles = []
     for index in range(len(rig)):
         tiles.append(_draw_tile(mesh, rig.select([index]), tile_px, shading, supersampling))
         on_progress(Progress(index + 1, len(rig), f"drew view {rig.names[index]}"))
     rgb, normals, masks = (torch.cat(parts) for parts in zip(*tiles, strict=True))
     return BundleImage(rgb_views=rgb, normal_views=normals), masks, rig
+
+
+def _visible_on_white(mesh: Mesh) -> Mesh:
+    """A mesh without any colour takes the flat grey of the published template bundles."""
+    has_color = mesh.texture is not None or mesh.vertex_colors is not None
+    if has_color or mesh.material.base_color != (1.0, 1.0, 1.0):
+        return mesh
+    return replace(mesh, material=replace(mesh.material, base_color=(UNCOLORED_GREY,) * 3))
 
 
 def _draw_tile(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +123,13 @@ def test_an_empty_mesh_is_refused():
     empty = Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match="no faces"):
         render_bundle(empty)
+
+
+def test_a_mesh_without_colour_is_grey_and_white_paint_stays_white():
+    plain = sphere()
+    bundle, _, _ = render_bundle(plain, tile_px=64)
+    assert to_u8(bundle.rgb_views[0, 32, 32]) == [204, 204, 204]
+    painted = replace(plain, vertex_colors=torch.ones_like(plain.vertices))
+    bundle, _, _ = render_bundle(painted, tile_px=64)
+    assert to_u8(bundle.rgb_views[0, 32, 32]) == [255, 255, 255]
+    assert plain.material.base_color == (1.0, 1.0, 1.0)
