@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from dataclasses import replace
 
@@ -49,13 +50,13 @@ def best_of(repeat: int, function, *arguments, **options):  # noqa: ANN001, ANN2
     return min(times), result
 
 
-def main() -> None:
+def main(options: list[str]) -> int:
     """Print one table row per measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faces", type=int, default=50_000)
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--repeat", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(options)
     mesh, rig = make_bumpy_sphere(arguments.faces), make_kiss3dgen_rig()
     views = render_mesh(mesh, rig, width=512, height=512).rgb
     bare = replace(mesh, vertex_colors=None)
@@ -81,7 +82,8 @@ def main() -> None:
     )
     seconds, _ = best_of(1, project_texture, bare, views, rig, params=params)
     print(f"bake with unwrap      {seconds:6.2f} s")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))
