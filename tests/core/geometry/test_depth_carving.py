@@ -52,7 +52,8 @@ def test_a_hollow_that_no_silhouette_shows_is_carved():
     true_front = render_mesh(truth, rig.select([0]), width=64, height=64).depth[0, 32, 32]
     hull_front = render_mesh(hull, rig.select([0]), width=64, height=64).depth[0, 32, 32]
     assert float(hull_front) < float(true_front) - 0.1
-    assert float(front) == pytest.approx(float(true_front), abs=0.08)
+    found = (front - hull_front) / (true_front - hull_front)
+    assert 0.7 < float(found) < 1.1, "share of the hollow's depth"
 
 
 def test_every_silhouette_is_kept_where_parts_hide_each_other():
