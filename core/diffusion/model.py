@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -46,6 +46,27 @@ STABLE_DIFFUSION_LATENTS = LatentFormat(channels=4, scale=0.18215)
 SDXL_LATENTS = LatentFormat(channels=4, scale=0.13025)
 SD3_LATENTS = LatentFormat(channels=16, scale=1.5305, shift=0.0609)
 FLUX_LATENTS = LatentFormat(channels=16, scale=0.3611, shift=0.1159)
+
+
+GuidanceKind = Literal["distilled", "classifier_free"]
+
+
+@dataclass(frozen=True)
+class ModelDefaults:
+    """What a model was made for; nodes use it where the user leaves a setting at 0.
+
+    Attributes:
+        tile_px: side of a tile of the bundle image it was trained on.
+        guidance: guidance scale.
+        guidance_kind: "distilled" models take the scale as an input (`Conditioning.guidance`) and
+            are asked once; "classifier_free" ones are asked for the prompt and for the empty text.
+        steps: sampling steps.
+    """
+
+    tile_px: int = 512
+    guidance: float = 3.5
+    guidance_kind: GuidanceKind = "classifier_free"
+    steps: int = 20
 
 
 @dataclass(frozen=True)
@@ -225,10 +246,33 @@ class DiffusionModel(Protocol):
         """Where latents and conditionings are expected."""
         ...
 
+    @property
+    def defaults(self) -> ModelDefaults:
+        """Settings that it was made for."""
+        ...
+
     def encode_text(
         self, prompts: Sequence[str], *, pooled_prompts: Sequence[str] | None = None
     ) -> Conditioning:
-        """Embed prompts; ``pooled_prompts`` go to the pooled encoder (CLIP-L) instead."""
+        """Embed prompts; ``pooled_prompts`` go to the pooled encoder (CLIP-L) instead.
+
+        A model whose only text encoder gives both takes the pooled vector from ``prompts``.
+        """
+        ...
+
+    def with_image_prompt(
+        self,
+        conditioning: Conditioning,
+        image: Float[Tensor, "1 height width 3"],
+        strength: float,
+    ) -> Conditioning:
+        """Conditioning with the tokens of a picture behind those of the text (Redux).
+
+        Only the picture's tokens are multiplied by ``strength``.
+
+        Raises:
+            ValueError: the model has no encoder for image prompts.
+        """
         ...
 
     def encode_image(
@@ -241,6 +285,12 @@ class DiffusionModel(Protocol):
         self, latents: Float[Tensor, "batch channel latent_height latent_width"]
     ) -> Float[Tensor, "batch height width 3"]:
         """Network latents to images 0..1."""
+        ...
+
+    def preview_latents(
+        self, latents: Float[Tensor, "batch channel latent_height latent_width"]
+    ) -> Float[Tensor, "height width 3"]:
+        """Quick, rough picture of the first entry, for progress reports."""
         ...
 
     def denoise(

@@ -1,0 +1,1 @@
+"""Trainers of the small embedded models and of LoRAs for published ones."""
