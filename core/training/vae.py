@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .loop import Losses, LoopParams
+from .loop import LoopParams, Losses
 from .picture_shards import PictureShards
 
 DOWNSCALE = 8
