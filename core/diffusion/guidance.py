@@ -82,7 +82,7 @@ class GuidedPrompt:
         scale: classifier-free guidance scale.
         negatives: Perp-Neg prompts.
         negative_weights: weights of the negatives per latent, needed with ``negatives``.
-        negligible_weight: negatives weaker than this everywhere are not evaluated.
+        negligible_weight: negatives weaker than this are not evaluated.
     """
 
     positive: Conditioning
@@ -109,28 +109,44 @@ def guided_denoise(
 ) -> Float[Tensor, " batch *latent"]:
     """Clean latents under guidance; all text branches share one call of the model.
 
-    Per entry this costs 1 evaluation without guidance, 2 with it, and 1 more for each negative.
+    Per entry this costs 1 evaluation without guidance, 2 with it, and 1 more for each negative
+    whose weight in that entry is not negligible.
     """
     batch = latents.shape[0]
-    branches = [prompt.positive]
+    branches = [prompt.positive.expanded(batch)]
+    rows = [torch.arange(batch)]
     if prompt.unconditional is not None:
-        branches.append(prompt.unconditional)
-    weights = prompt.negative_weights
-    if weights is not None:
-        kept = weights.abs() >= prompt.negligible_weight
-        used = kept.any(dim=0).nonzero()[:, 0].tolist()
-        branches += [prompt.negatives[i] for i in used]
-        weights = torch.where(kept, weights, 0.0)[:, used]
-    joined = join_conditionings([branch.expanded(batch) for branch in branches])
-    count = len(branches)
-    predictions = denoise(
-        latents.repeat(count, *[1] * (latents.ndim - 1)), sigma.repeat(count), joined
-    ).reshape(count, *latents.shape)
+        branches.append(prompt.unconditional.expanded(batch))
+        rows.append(torch.arange(batch))
+    kept = _kept_negatives(prompt)
+    for negative, asked in zip(prompt.negatives, kept, strict=True):
+        if len(asked):
+            branches.append(negative.expanded(batch).select(asked))
+            rows.append(asked)
+    entries = torch.cat(rows).to(latents.device)
+    predictions = denoise(latents[entries], sigma[entries], join_conditionings(branches))
+    parts = list(predictions.split([len(part) for part in rows]))
     if prompt.unconditional is None:
-        return predictions[0]
-    if weights is None or not weights.shape[1]:
-        return guide(predictions[1], predictions[0], prompt.scale)
-    return guide_perp_neg(predictions[1], predictions[0], predictions[2:], weights, prompt.scale)
+        return parts[0]
+    if prompt.negative_weights is None or len(parts) == 2:
+        return guide(parts[1], parts[0], prompt.scale)
+    # An entry that was not asked has weight 0; what stands in its place does not matter.
+    negatives = torch.zeros(len(kept), *latents.shape).to(latents)
+    weights = torch.zeros_like(prompt.negative_weights)
+    answers = iter(parts[2:])
+    for index, asked in enumerate(kept):
+        if len(asked):
+            negatives[index, asked.to(latents.device)] = next(answers)
+            weights[asked, index] = prompt.negative_weights[asked, index]
+    return guide_perp_neg(parts[1], parts[0], negatives, weights, prompt.scale)
+
+
+def _kept_negatives(prompt: GuidedPrompt) -> list[Tensor]:
+    """Entries of the batch for which each negative has to be asked."""
+    if prompt.negative_weights is None:
+        return []
+    kept = prompt.negative_weights.abs() >= prompt.negligible_weight
+    return [column.nonzero()[:, 0].cpu() for column in kept.unbind(dim=1)]
 
 
 def _view_share(azimuths_deg: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from .schedules import Family
@@ -133,6 +133,15 @@ class Conditioning:
             return self
         active = tuple(c for c in self.controls if c.is_active(evaluation, total))
         return replace(self, controls=active)
+
+    def select(self, rows: Int64[Tensor, " row"]) -> Conditioning:
+        """Copy with the entries at ``rows``, in that order."""
+        extras = {
+            key: value[rows] if _is_batched(value, self.batch) else value
+            for key, value in self.extras.items()
+        }
+        pooled = None if self.pooled is None else self.pooled[rows]
+        return replace(self, tokens=self.tokens[rows], pooled=pooled, extras=extras)
 
     def expanded(self, batch: int) -> Conditioning:
         """Copy for ``batch`` entries: one entry is repeated.
