@@ -107,7 +107,7 @@ def sample_latents(
     Raises:
         ValueError: bad sigmas, or NaN in the latents.
     """
-    levels = _checked_levels(sigmas)
+    levels = require_falling(sigmas)
     require_finite("latents", latents)
     total = num_evaluations(len(levels) - 1, method, ends_at_zero=levels[-1] == 0)
     run = _Run(denoise, conditioning, total, on_progress, preview)
@@ -155,7 +155,8 @@ class _Run:
         return (latents - denoised) / sigma
 
 
-def _checked_levels(sigmas: Tensor) -> list[float]:
+def require_falling(sigmas: Float[Tensor, " sigma"]) -> list[float]:
+    """The noise levels as numbers; ValueError unless they fall strictly and none is negative."""
     require_shape("sigmas", sigmas, None)
     require_finite("sigmas", sigmas)
     levels = [float(value) for value in sigmas]

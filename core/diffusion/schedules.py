@@ -14,10 +14,11 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 Family = Literal["variance_preserving", "rectified_flow"]
+BetaSpacing = Literal["scaled_linear", "linear"]
 
 NUM_TRAIN_STEPS = 1000
 FLUX_SHIFT = 3.0
@@ -129,13 +130,44 @@ def sigma_batch(
 
 
 def make_alphas_cumprod(
-    num_train_steps: int = NUM_TRAIN_STEPS, beta_start: float = 0.00085, beta_end: float = 0.012
+    num_train_steps: int = NUM_TRAIN_STEPS,
+    beta_start: float = 0.00085,
+    beta_end: float = 0.012,
+    spacing: BetaSpacing = "scaled_linear",
 ) -> Float[Tensor, " timestep"]:
-    """The scaled-linear schedule of Stable Diffusion: betas even in their square roots."""
-    roots = torch.linspace(
-        math.sqrt(beta_start), math.sqrt(beta_end), num_train_steps, dtype=torch.float64
+    """The schedule of Stable Diffusion: betas even in their square roots ("scaled_linear").
+
+    With "linear" they are even themselves, as in Zero123++.
+
+    Raises:
+        ValueError: betas that do not rise within 0..1, or an unknown spacing.
+    """
+    if not 0 < beta_start <= beta_end < 1 or num_train_steps < 1:
+        raise ValueError(
+            "Need num_train_steps >= 1 and 0 < beta_start <= beta_end < 1, got "
+            f"{num_train_steps}, {beta_start}, {beta_end}."
+        )
+    if spacing not in ("scaled_linear", "linear"):
+        raise ValueError(f"spacing must be scaled_linear or linear, got {spacing!r}.")
+    power = 2 if spacing == "scaled_linear" else 1
+    even = torch.linspace(
+        beta_start ** (1 / power), beta_end ** (1 / power), num_train_steps, dtype=torch.float64
     )
-    return torch.cumprod(1 - roots**2, dim=0)
+    return torch.cumprod(1 - even**power, dim=0)
+
+
+def make_trailing_timesteps(
+    num_steps: int, num_train_steps: int = NUM_TRAIN_STEPS
+) -> Int64[Tensor, " step"]:
+    """Falling timesteps, evenly spaced so that the first is the noisiest that was trained.
+
+    Reference: Lin et al. 2024, "Common diffusion noise schedules ... are flawed", Tab. 2.
+    """
+    if not 1 <= num_steps <= num_train_steps:
+        raise ValueError(f"num_steps must lie within 1..{num_train_steps}, got {num_steps}.")
+    ratio = num_train_steps / num_steps
+    left = num_train_steps - ratio * torch.arange(num_steps, dtype=torch.float64)
+    return left.round().long() - 1
 
 
 def alphas_to_sigmas(alphas_cumprod: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
