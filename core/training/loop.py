@@ -2,6 +2,8 @@
 
 A trainer gives a module and a loss as a function of (step, random generator). All randomness of a
 step comes from that generator, whose seed is the step's number: a resumed run takes the same path.
+With several workers the parts of a step are shared out: two workers do what one does with twice
+the accumulation.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from ..formats.atomic import atomic_write
-from ..progress import Progress, ProgressCallback, ignore_progress
+from ..progress import Progress, ProgressCallback
+from .workers import Workers
 
 LOGGER = logging.getLogger(__name__)
 Losses = Mapping[str, Tensor]
@@ -121,15 +124,27 @@ class TrainingLoop:
     """Trains one module and keeps its state in a folder.
 
     Args:
-        module: its parameters that need gradients are trained.
+        module: its parameters that need gradients are trained; others are not kept.
         folder: of checkpoints; an existing one is resumed.
         params: settings.
+        workers: processes that train together.
+
+    Attributes:
+        history: mean losses between reports, with the step of each report.
     """
 
-    def __init__(self, module: nn.Module, folder: Path, params: LoopParams) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        folder: Path,
+        params: LoopParams,
+        workers: Workers = Workers(),  # noqa: B008 - frozen
+    ) -> None:
         self.module = module
         self.folder = Path(folder)
         self.params = params
+        self.workers = workers
+        self.history: list[dict[str, float]] = []
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(module, params.weight_decay),
             lr=params.learning_rate,
@@ -143,16 +158,24 @@ class TrainingLoop:
         self,
         loss: LossFunction,
         *,
-        on_progress: ProgressCallback = ignore_progress,
+        on_progress: ProgressCallback | None = None,
         sample: SampleFunction | None = None,
     ) -> None:
-        """Train to the last step; what ``on_progress`` raises passes on after a checkpoint."""
+        """Train to the last step; what ``on_progress`` raises passes on after a checkpoint.
+
+        Args:
+            loss: see `LossFunction`.
+            on_progress: told about every step; None writes the reports to the log.
+            sample: draws a sheet every ``sample_every`` steps.
+        """
+        tell = _log_new_messages() if on_progress is None else on_progress
         report = _Report(self.params, self.step)
         try:
             while self.step < self.params.steps:
                 report.add(self.train_step(loss))
-                line = report.line(self.step)
-                on_progress(Progress(self.step, self.params.steps, line))
+                if self.step % self.params.report_every == 0 or self.step == self.params.steps:
+                    self.history.append(report.close(self.step))
+                tell(Progress(self.step, self.params.steps, report.text))
                 self._save_and_sample(sample)
         finally:
             self.save()
@@ -170,13 +193,14 @@ class TrainingLoop:
         self.optimizer.zero_grad(set_to_none=True)
         values: dict[str, float] = {}
         for part in range(params.accumulate):
-            index = self.step * params.accumulate + part
+            index = (self.step * params.accumulate + part) * self.workers.count + self.workers.index
             generator = torch.Generator().manual_seed(params.seed * 1_000_003 + index)
             with torch.autocast(_device_of(self.module).type, torch.bfloat16, params.bfloat16):
                 losses = loss(self.step, generator)
             (losses["total"] / params.accumulate).backward()
             for name, value in losses.items():
                 values[name] = values.get(name, 0.0) + float(value.detach()) / params.accumulate
+        values = self._average_over_workers(values)
         if not math.isfinite(values["total"]):
             raise ValueError(
                 f"The loss of step {self.step} is {values['total']}; lower the learning rate "
@@ -206,9 +230,12 @@ class TrainingLoop:
 
     def save(self) -> None:
         """Write the whole state; the old one stays until the new one is complete."""
+        if not self.workers.is_first:
+            return
         state = {
             "step": self.step,
-            "module": self.module.state_dict(),
+            "history": self.history,
+            "module": self._kept_weights(),
             "optimizer": self.optimizer.state_dict(),
             "average": {} if self.average is None else self.average.weights,
         }
@@ -219,20 +246,47 @@ class TrainingLoop:
         if not self.checkpoint_file.is_file():
             return
         state = torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
-        self.module.load_state_dict(state["module"])
+        self._require_own(state["module"])
+        self.module.load_state_dict(state["module"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             for name, value in self.average.weights.items():
-                value.copy_(state["average"][name])
+                value.copy_(state["average"].get(name, state["module"][name]))
         self.step = int(state["step"])
+        self.history = list(state.get("history", []))
         LOGGER.info("Resuming at step %d of %d.", self.step, self.params.steps)
+
+    def _kept_weights(self) -> dict[str, Tensor]:
+        """State without frozen parameters: those come from elsewhere and may be huge."""
+        frozen = {name for name, value in self.module.named_parameters() if not value.requires_grad}
+        state = self.module.state_dict()
+        return {name: value for name, value in state.items() if name not in frozen}
+
+    def _require_own(self, saved: Mapping[str, Tensor]) -> None:
+        for name, value in self._kept_weights().items():
+            if name not in saved or saved[name].shape != value.shape:
+                found = list(saved[name].shape) if name in saved else "nothing"
+                raise ValueError(
+                    f"{self.checkpoint_file} belongs to a run with other settings: {name} is "
+                    f"{found} there, {list(value.shape)} now. Remove it to begin anew, or name "
+                    "another folder."
+                )
+
+    def _average_over_workers(self, values: dict[str, float]) -> dict[str, float]:
+        """Average gradients in place; returns the averaged losses."""
+        if self.workers.count == 1:
+            return values
+        gradients = [value.grad for value in self.module.parameters() if value.grad is not None]
+        losses = torch.tensor(list(values.values()), device=_device_of(self.module))
+        self.workers.average([*gradients, losses])
+        return dict(zip(values, losses.tolist(), strict=True))
 
     def _save_and_sample(self, sample: SampleFunction | None) -> None:
         params = self.params
         if params.save_every and self.step % params.save_every == 0:
             self.save()
         last = self.step == params.steps
-        if sample is not None and params.sample_every:
+        if sample is not None and params.sample_every and self.workers.is_first:
             if last or self.step % params.sample_every == 0:
                 with self.averaged(), torch.no_grad():
                     sample(self.step)
@@ -254,17 +308,28 @@ class _Report:
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
 
-    def line(self, step: int) -> str:
-        if step % self.params.report_every and step != self.params.steps:
-            return self.text
+    def close(self, step: int) -> dict[str, float]:
+        """Means since the last report; they begin anew, and ``text`` says them."""
         seconds = time.monotonic() - self.started
-        means = ", ".join(f"{name} {value / self.count:.4f}" for name, value in self.sums.items())
+        means = {name: value / self.count for name, value in self.sums.items()}
+        listed = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
         pace = seconds / max(step - self.first_step, 1)
         left = pace * (self.params.steps - step) / 60
-        self.text = f"step {step}: {means}; {pace:.3f} s per step, {left:.1f} min left"
-        LOGGER.info(self.text)
+        self.text = f"step {step}: {listed}; {pace:.3f} s per step, {left:.1f} min left"
         self.sums, self.count = {}, 0
-        return self.text
+        return {"step": float(step), **means}
+
+
+def _log_new_messages() -> ProgressCallback:
+    last = ""
+
+    def tell(progress: Progress) -> None:
+        nonlocal last
+        if progress.message != last:
+            last = progress.message
+            LOGGER.info(last)
+
+    return tell
 
 
 def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -1,22 +1,32 @@
 """Contains a folder of pictures with their captions: written in shards, so that it can be resumed.
 
 ``pictures_00000.npy`` holds bytes [picture, height, width, 3]; ``records_00000.json`` one record
-per picture. A shard appears whole or not at all.
+per picture; ``skipped_00000.json`` what could not be drawn, if anything. The records come last: a
+shard with records is complete.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..formats.atomic import atomic_write
 from ..progress import Progress, ProgressCallback, ignore_progress
 
+LOGGER = logging.getLogger(__name__)
+
 SHARD_SIZE = 250
+MAX_SHARD_BYTES = 2**28
+
+
+class UnusablePictureError(Exception):
+    """A picture that cannot be drawn; the message says why. The folder goes on without it."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +44,26 @@ class PictureRecord:
     tags: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class SkippedPicture:
+    """A picture that a folder lacks, and why.
+
+    Attributes:
+        index: which one it would have been.
+        reason: for people.
+    """
+
+    index: int
+    reason: str
+
+
 MakePicture = Callable[[int], tuple[np.ndarray, PictureRecord]]
-"""index -> (bytes [height, width, 3], record)."""
+"""index -> (bytes [height, width, 3], record); may raise `UnusablePictureError`."""
+
+
+def shard_size_for(picture_bytes: int) -> int:
+    """Pictures per file, so that a file of big pictures still fits into memory."""
+    return max(1, min(SHARD_SIZE, MAX_SHARD_BYTES // picture_bytes))
 
 
 def write_shards(
@@ -59,18 +87,64 @@ def write_shards(
         raise ValueError(f"count and shard_size must be positive, got {count}, {shard_size}.")
     for shard, first in enumerate(range(0, count, shard_size)):
         size = min(shard_size, count - first)
-        pictures_file, records_file = _shard_files(folder, shard)
-        if records_file.is_file() and _shard_length(pictures_file) >= size:
-            continue
-        made = []
-        for index in range(first, first + size):
+        if not _is_complete(folder, shard, size):
+            _write_shard(folder, shard, range(first, first + size), count, make, on_progress)
+
+
+def _write_shard(
+    folder: Path,
+    shard: int,
+    indices: range,
+    count: int,
+    make: MakePicture,
+    on_progress: ProgressCallback,
+) -> None:
+    made: list[tuple[np.ndarray, PictureRecord]] = []
+    skipped: list[SkippedPicture] = []
+    for index in indices:
+        try:
             made.append(make(index))
-            on_progress(Progress(index + 1, count, f"drew picture {index + 1} of {count}"))
-        with atomic_write(pictures_file) as temporary:
-            np.save(temporary, np.stack([picture for picture, _ in made]))
-        with atomic_write(records_file) as temporary:
-            lines = [asdict(record) for _, record in made]
-            temporary.write_text(json.dumps(lines), encoding="utf-8")
+        except UnusablePictureError as error:
+            skipped.append(SkippedPicture(index, str(error)))
+            LOGGER.warning("Skipped: %s", error)
+        on_progress(Progress(index + 1, count, f"drew picture {index + 1} of {count}"))
+    pictures = [picture for picture, _ in made]
+    for kind in ("records", "skipped"):  # of an earlier, shorter shard
+        _shard_file(folder, kind, shard).unlink(missing_ok=True)
+    with atomic_write(_shard_file(folder, "pictures", shard)) as temporary:
+        np.save(temporary, np.stack(pictures) if pictures else np.zeros((0, 0, 0, 3), np.uint8))
+    if skipped:
+        _write_json(_shard_file(folder, "skipped", shard), skipped)
+    _write_json(_shard_file(folder, "records", shard), [record for _, record in made])
+
+
+def read_skipped(folder: Path) -> list[SkippedPicture]:
+    """What a folder lacks, in order."""
+    files = sorted(Path(folder).glob("skipped_*.json"))
+    return [SkippedPicture(int(s["index"]), str(s["reason"])) for f in files for s in _read_json(f)]
+
+
+def discard_shards(folder: Path, is_stale: Callable[[SkippedPicture, float], bool]) -> None:
+    """Mark shards as incomplete where a skipped picture may be drawable by now.
+
+    Args:
+        folder: of the shards.
+        is_stale: (skipped picture, time of its report in seconds of the epoch) -> draw again.
+    """
+    for path in sorted(Path(folder).glob("skipped_*.json")):
+        time = path.stat().st_mtime
+        skipped = [SkippedPicture(int(s["index"]), str(s["reason"])) for s in _read_json(path)]
+        if any(is_stale(item, time) for item in skipped):
+            path.with_name(path.name.replace("skipped", "records")).unlink(missing_ok=True)
+
+
+def update_records(folder: Path, change: Callable[[PictureRecord], PictureRecord]) -> None:
+    """Change what is known of pictures without drawing them again."""
+    for path in sorted(Path(folder).glob("records_*.json")):
+        old = _parse_records(path)
+        new = [change(record) for record in old]
+        if new != old:
+            _write_json(path, new)
 
 
 class PictureShards(Sequence[np.ndarray]):
@@ -83,16 +157,20 @@ class PictureShards(Sequence[np.ndarray]):
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         """Open a folder; ``limit`` keeps its first pictures only."""
         files = sorted(Path(folder).glob("pictures_*.npy"))
+        files = [path for path in files if _records_file(path).is_file() and _num_pictures(path)]
         if not files:
             raise ValueError(f"{folder} holds no pictures; draw the dataset first.")
         self._pictures = [np.load(path, mmap_mode="r", allow_pickle=False) for path in files]
-        self.records = [record for path in files for record in _read_records(path)]
+        self.records = [r for path in files for r in _parse_records(_records_file(path))]
         lengths = [len(pictures) for pictures in self._pictures]
         if sum(lengths) != len(self.records):
             raise ValueError(
                 f"{folder} holds {sum(lengths)} pictures but {len(self.records)} records; "
                 "remove the shards without records and draw them again."
             )
+        shapes = sorted({pictures.shape[1:] for pictures in self._pictures})
+        if len(shapes) > 1:
+            raise ValueError(f"{folder} holds pictures of different sizes: {shapes}.")
         self._ends = np.cumsum(lengths)
         if limit is not None:
             self.records = self.records[:limit]
@@ -111,18 +189,38 @@ class PictureShards(Sequence[np.ndarray]):
         return (self[index] for index in range(len(self)))
 
 
-def _shard_files(folder: Path, shard: int) -> tuple[Path, Path]:
-    return folder / f"pictures_{shard:05}.npy", folder / f"records_{shard:05}.json"
+def _shard_file(folder: Path, kind: str, shard: int) -> Path:
+    return Path(folder) / f"{kind}_{shard:05}{'.npy' if kind == 'pictures' else '.json'}"
 
 
-def _shard_length(path: Path) -> int:
-    return len(np.load(path, mmap_mode="r", allow_pickle=False)) if path.is_file() else 0
+def _is_complete(folder: Path, shard: int, size: int) -> bool:
+    pictures, records = (_shard_file(folder, kind, shard) for kind in ("pictures", "records"))
+    if not (records.is_file() and pictures.is_file()):
+        return False
+    skipped = _shard_file(folder, "skipped", shard)
+    num_skipped = len(_read_json(skipped)) if skipped.is_file() else 0
+    return _num_pictures(pictures) + num_skipped >= size
 
 
-def _read_records(pictures_file: Path) -> list[PictureRecord]:
-    path = pictures_file.with_name(pictures_file.stem.replace("pictures", "records") + ".json")
-    lines = json.loads(path.read_text(encoding="utf-8"))
+def _num_pictures(path: Path) -> int:
+    return len(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _write_json(path: Path, items: Sequence[PictureRecord | SkippedPicture]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps([asdict(item) for item in items]), encoding="utf-8")
+
+
+def _read_json(path: Path) -> list[dict[str, Any]]:
+    return list(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _parse_records(path: Path) -> list[PictureRecord]:
     return [
         PictureRecord(str(line["name"]), tuple(map(str, line["captions"])), dict(line["tags"]))
-        for line in lines
+        for line in _read_json(path)
     ]
+
+
+def _records_file(pictures_file: Path) -> Path:
+    return pictures_file.with_name(pictures_file.stem.replace("pictures", "records") + ".json")
