@@ -74,7 +74,8 @@ class Control:
     """A ControlNet and its picture, active during a part of the run.
 
     Attributes:
-        network: handle that the model understands (made by its own loader).
+        network: handle that the model understands (made by its own loader). If it has a method
+            ``require_mode(mode)``, that is asked at once whether the network has the mode.
         image: condition picture, 0..1.
         scale: strength of the control.
         start: share of the run before which it is off, 0..1.
@@ -94,6 +95,9 @@ class Control:
             raise ValueError(
                 f"Control needs 0 <= start <= end <= 1, got start={self.start}, end={self.end}."
             )
+        require_mode = getattr(self.network, "require_mode", None)
+        if require_mode is not None:
+            require_mode(self.mode)
 
     def is_active(self, evaluation: int, total: int) -> bool:
         """Whether the control acts at this evaluation (from 0) of ``total``.
