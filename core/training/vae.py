@@ -9,6 +9,7 @@ the 1x1 convolutions between autoencoder and latents.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .loop import LoopParams, Losses
-from .picture_shards import PictureShards
 
 DOWNSCALE = 8
 TILE_PX = 64
@@ -87,15 +87,15 @@ def make_vae(params: VaeParams) -> Any:
 class VaeTraining(nn.Module):
     """The autoencoder with the read-out that is thrown away after training."""
 
-    def __init__(self, pictures: PictureShards, params: VaeParams) -> None:
+    def __init__(self, pictures: Sequence[np.ndarray], params: VaeParams) -> None:
         super().__init__()
         self.params = params
         self.pictures = pictures
         self.vae = make_vae(params)
         self.read_out = nn.Conv2d(params.channels, 3, 1)
         components, spread = patch_components(pictures, params.channels)
-        self.register_buffer("components", components)
-        self.register_buffer("spread", spread)
+        self.components = components
+        self.spread = spread
 
     def loss(self, step: int, generator: torch.Generator) -> Losses:
         """Loss of one batch; see the module's text for the terms."""
@@ -157,7 +157,7 @@ def object_weights(
 
 
 def patch_components(
-    pictures: PictureShards, channels: int, *, samples: int = 300
+    pictures: Sequence[np.ndarray], channels: int, *, samples: int = 300
 ) -> tuple[Float[Tensor, "channel 3 8 8"], Float[Tensor, " channel"]]:
     """Principal components of 8x8 patches as convolution weights, and their standard deviations."""
     step = max(len(pictures) // samples, 1)
@@ -172,7 +172,7 @@ def patch_components(
 
 
 @torch.no_grad()
-def whiten_latents(vae: Any, pictures: PictureShards, *, samples: int = 300) -> None:
+def whiten_latents(vae: Any, pictures: Sequence[np.ndarray], *, samples: int = 300) -> None:
     """Fold the normalisation of the latents into the 1x1 convolutions around them.
 
     Afterwards every latent channel has mean 0 and variance 1 over whole pictures, so that the
