@@ -122,13 +122,7 @@ def carve_hull(
         rig: one camera per view.
         params: resolution and trust.
     """
-    require_shape("normals_world", normals_world, *masks.shape, 3)
-    small_masks, small_normals = _shrink(masks, normals_world, params.map_px)
-    views = [
-        _bounded_view(hull, mask, normals, camera)
-        for mask, normals, camera in zip(small_masks, small_normals, rig, strict=True)
-    ]
-    views = [_solve(view, params.integration, None) for view in views]
+    views = _solved_views(hull, masks, normals_world, rig, params)
     again = replace(params.integration, iterations=params.later_iterations)
     for _ in range(params.rounds):
         bounds = _matter_bounds(hull, views, params)
@@ -142,6 +136,34 @@ def carve_hull(
     carved = replace(hull, values=values.reshape(hull.values.shape))
     carved = _restore_silhouettes(carved, hull, views, in_front, params)
     return _heal(carved, hull, params)
+
+
+def integrate_views(
+    hull: SdfGrid,
+    masks: Float[Tensor, "view height width"],
+    normals_world: Float[Tensor, "view height width 3"],
+    rig: ViewRig,
+    params: CarvingParams = CarvingParams(),
+) -> Float[Tensor, "view map_height map_width"]:
+    """Camera depth of every view from its normals, between the hull's near and far side.
+
+    The arguments are those of `carve_hull`; the maps are at most ``params.map_px`` long and 0
+    outside the masks.
+    """
+    views = _solved_views(hull, masks, normals_world, rig, params)
+    return torch.stack([view.depth * view.mask for view in views])
+
+
+def _solved_views(
+    hull: SdfGrid, masks: Tensor, normals_world: Tensor, rig: ViewRig, params: CarvingParams
+) -> list[_DepthView]:
+    require_shape("normals_world", normals_world, *masks.shape, 3)
+    small_masks, small_normals = _shrink(masks, normals_world, params.map_px)
+    views = [
+        _bounded_view(hull, mask, normals, camera)
+        for mask, normals, camera in zip(small_masks, small_normals, rig, strict=True)
+    ]
+    return [_solve(view, params.integration, None) for view in views]
 
 
 def _heal(carved: SdfGrid, hull: SdfGrid, params: CarvingParams) -> SdfGrid:

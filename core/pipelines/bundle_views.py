@@ -1,7 +1,9 @@
 """Contains what a bundle image tells about a shape: soft masks and world normals of its views.
 
-A pixel at a silhouette mixes the object's colour e with white: c = a e + (1 - a). With e taken from
-the nearest pixel well inside, the coverage a follows, and the normal without the white.
+A pixel at a silhouette mixes the object's colour e with white: c = a e + (1 - a). That e encodes a
+unit normal, |2 e - 1| = 1, leaves two values of the coverage a, the roots of a^2 - 2 s a + 2 q = 0
+with s the sum and q the squared length of 1 - c. Which of them holds is told by the colour of the
+nearest pixel well inside, and by what a camera can see. The normal without the white follows.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ CORE_EROSION_PX = 2
 SEARCH_PX = 4
 MIN_COVERAGE = 0.1
 INSIDE = 0.5
+# Tolerances of coverage, for pictures of 8 bits and pixels that see a bit of a curve.
+FULL_COVERAGE = 0.05
+FACING_SLACK = 0.1
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,21 @@ def read_bundle_views(
             f"The bundle has {bundle.num_views} views, the rig {len(rig)} cameras; "
             "give one camera per column."
         )
+    coverage, colors = unmix_normal_views(views, masks)
+    normals = decode_bundle_normals(colors, rig)
+    return ShapeViews(normals * (coverage > 0)[..., None], coverage, rig)
+
+
+def unmix_normal_views(
+    views: Float[Tensor, "view height width 3"],
+    masks: Float[Tensor, "view height width"] | None = None,
+) -> tuple[Float[Tensor, "view height width"], Float[Tensor, "view height width 3"]]:
+    """Coverage of normal tiles on white, and the object's colours without the white.
+
+    Args:
+        views: normal colours on white.
+        masks: coverage from elsewhere; None finds it by the distance from white.
+    """
     if masks is not None:
         require_shape("masks", masks, *views.shape[:3])
         masks = masks.to(views)
@@ -65,9 +85,8 @@ def read_bundle_views(
     share = coverage[..., None].clamp(min=MIN_COVERAGE)
     unmixed = ((views - (1 - share)) / share).clamp(0, 1)
     # A given mask may hold pixels that are white in the bundle: they take their neighbour's colour.
-    colors = torch.where((2 * unmixed - 1).norm(dim=-1, keepdim=True) > 1.5, solid, unmixed)
-    normals = decode_bundle_normals(colors, rig)
-    return ShapeViews(normals * (coverage > 0)[..., None], coverage, rig)
+    far_off = (2 * unmixed - 1).norm(dim=-1, keepdim=True) > 1.5
+    return coverage, torch.where(far_off, solid, unmixed)
 
 
 def soft_masks_from_white(
@@ -77,16 +96,36 @@ def soft_masks_from_white(
     """Coverage 0..1 of normal tiles on white; pixels well inside are 1.
 
     Args:
-        views: normal colours on white.
+        views: normal colours of the bundle's encoding (or any that has n_z >= 0 in blue) on white.
         solid: per pixel the unmixed colour of the object nearby, if known.
     """
     hard = masks_from_white(views) > INSIDE
     if solid is None:
         solid = _nearest_solid_color(views, hard)
     full = 1 - solid
-    share = ((1 - views) * full).sum(dim=-1) / full.square().sum(dim=-1).clamp(min=1e-6)
-    share = torch.where(_erode(hard, 1), torch.ones_like(share), share.clamp(0, 1))
+    guess = ((1 - views) * full).sum(dim=-1) / full.square().sum(dim=-1).clamp(min=1e-6)
+    share = _coverage_of_unit_normals(views, guess.clamp(0, 1)).clamp(0, 1)
+    share = torch.where(_erode(hard, 1), torch.ones_like(share), share)
     return torch.where(hard, share, torch.zeros_like(share))
+
+
+def _coverage_of_unit_normals(
+    views: Float[Tensor, "view height width 3"], guess: Float[Tensor, "view height width"]
+) -> Float[Tensor, "view height width"]:
+    """The coverage with which the colour over white is that of a unit normal.
+
+    The smaller root is out where its normal would look away from the camera, the larger where it
+    exceeds 1. Of two possible ones full coverage is preferred inside, else the one near the guess.
+    """
+    missing = 1 - views
+    total = missing.sum(dim=-1)
+    root = (total.square() - 2 * missing.square().sum(dim=-1)).clamp(min=0).sqrt()
+    larger, smaller = total + root, total - root
+    possible = larger <= 1 + FULL_COVERAGE
+    is_full = ((larger - 1).abs() < FULL_COVERAGE) & (guess > INSIDE)
+    is_hidden = smaller < 2 * missing[..., 2] - FACING_SLACK
+    nearer = (larger - guess).abs() < (smaller - guess).abs()
+    return torch.where(possible & (is_full | is_hidden | nearer), larger, smaller)
 
 
 def _erode(
