@@ -9,6 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+class StopEarly(Exception):
+    """Raised by a callback to end a run now and keep what there is.
+
+    Only optimisations that say so understand it; for other pipelines it is an interruption.
+    """
+
+
 @dataclass(frozen=True)
 class Progress:
     """One report: ``step`` of ``total`` is done.
@@ -32,3 +39,13 @@ ProgressCallback = Callable[[Progress], None]
 
 def ignore_progress(progress: Progress) -> None:
     """The callback of callers that do not care."""
+
+
+def share_progress(on_progress: ProgressCallback, first: int, last: int) -> ProgressCallback:
+    """Callback for a stage that fills the percentages from ``first`` to ``last`` of a run."""
+
+    def report(progress: Progress) -> None:
+        percent = first + (last - first) * progress.step // max(progress.total, 1)
+        on_progress(Progress(percent, 100, progress.message, progress.preview))
+
+    return report

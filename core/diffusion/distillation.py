@@ -202,26 +202,31 @@ def score_distillation_gradient(
         sigma: noise level.
         noise: standard normal.
         family: of the model.
-        weighting: w: "sds" 1 - abar (sigma^2 for flows), "uniform" 1, "fantasia3d" a (1 - abar),
-            "sigma" s.
+        weighting: see `score_weight`.
 
     Reference: Poole et al. 2022, Eq. 3; GE3D, Eq. 16; weightings of threestudio.
     """
     clean = _working_copy(latents)
     noisy = add_noise(clean, noise.to(clean), sigma, family)
     denoised = guided_denoise(denoise, noisy, sigma_batch(sigma, clean), prompt)
-    level = torch.as_tensor(sigma, dtype=torch.float64)
-    scale = signal_scale(level, family)
-    variance = level**2 if family == "rectified_flow" else 1 - scale**2
-    weight = {
-        "sds": variance,
-        "uniform": torch.ones_like(level),
-        "fantasia3d": scale * variance,
-        "sigma": level,
-    }[weighting]
+    level = float(sigma)
+    weight = score_weight(level, weighting, family)
     # Predicted minus true noise (velocity) is (z - x0_predicted) / sigma in both families.
-    gradient = float(weight / level) * (clean - denoised)
+    gradient = (weight / level) * (clean - denoised)
     return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0).to(latents.dtype)
+
+
+def score_weight(sigma: float, weighting: ScoreWeighting, family: Family) -> float:
+    """w(t) at a noise level: how much the difference of the noises counts.
+
+    "sds" 1 - abar (sigma^2 for flows), "uniform" 1, "fantasia3d" a (1 - abar), "sigma" s.
+
+    Reference: weightings of threestudio.
+    """
+    scale = float(signal_scale(torch.tensor(sigma, dtype=torch.float64), family))
+    variance = sigma**2 if family == "rectified_flow" else 1 - scale**2
+    weights = {"sds": variance, "uniform": 1.0, "fantasia3d": scale * variance, "sigma": sigma}
+    return weights[weighting]
 
 
 @torch.no_grad()

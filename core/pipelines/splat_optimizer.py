@@ -10,6 +10,7 @@ schedules of GE3D's released configurations.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +22,8 @@ from ..geometry.transforms import quat_to_matrix
 from ..rendering.splats import SplatRender, screen_gradient_norms
 
 PARAMETERS = ("means", "log_scales", "quats", "opacity_logits", "base", "rest")
+STATISTICS = ("norm_sum", "seen_count", "max_radius")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 SPLIT_SHRINK = 1.6
 MIN_SCALE = 1e-7
 MIN_LOGIT_OPACITY = 1e-5
@@ -108,6 +111,10 @@ class SplatOptimizer:
 
     Usage per step: ``cloud = optimizer.cloud()``, render, ``loss.backward()``,
     ``optimizer.observe(render)``, ``optimizer.step()``.
+
+    Attributes:
+        steps_done: so far.
+        refused_prunes: how often pruning would have removed every Gaussian; nothing was removed.
     """
 
     def __init__(
@@ -135,6 +142,8 @@ class SplatOptimizer:
         self.params = params or SplatOptimizerParams()
         self.num_steps, self.extent, self.steps_done = num_steps, extent, 0
         self._generator = generator or torch.Generator().manual_seed(0)
+        self.refused_prunes = 0
+        self._last_reset = -1
         self._raw = _raw_parameters(cloud)
         self._adam = torch.optim.Adam(
             [{"params": [self._raw[name]], "name": name} for name in PARAMETERS],
@@ -160,6 +169,11 @@ class SplatOptimizer:
             harmonics=torch.cat([raw["base"], raw["rest"]], dim=1),
         )
 
+    @property
+    def steps_since_reset(self) -> int | None:
+        """Steps since the opacities were last lowered; None if they never were."""
+        return None if self._last_reset < 0 else self.steps_done - self._last_reset
+
     def detached_cloud(self) -> GaussianCloud:
         """Copy of the present cloud, apart from the optimisation."""
         with torch.no_grad():
@@ -173,6 +187,15 @@ class SplatOptimizer:
         self._seen_count.add_(seen.sum(dim=0).to(self._seen_count))
         largest = radii.amax(dim=0).to(self._max_radius)
         self._max_radius.copy_(torch.maximum(self._max_radius, largest))
+
+    def gradients_are_finite(self) -> bool:
+        """Whether no parameter has NaN or infinity in its gradient."""
+        gradients = [self._raw[name].grad for name in PARAMETERS]
+        return all(g is None or bool(torch.isfinite(g).all()) for g in gradients)
+
+    def discard_gradients(self) -> None:
+        """Forget the gradients of the present step."""
+        self._adam.zero_grad(set_to_none=True)
 
     def step(self) -> None:
         """Move the parameters, then add and remove Gaussians where the schedule says so."""
@@ -206,6 +229,7 @@ class SplatOptimizer:
             keep &= largest <= rules.max_scale * self.extent
         if not bool(keep.any() | halves.any()):
             keep = ~halves  # never remove everything
+            self.refused_prunes += 1
         added = [self._rows(clones), self._split_rows(halves), self._split_rows(halves)]
         self._replace(keep, added)
         self._clear_statistics()
@@ -213,12 +237,54 @@ class SplatOptimizer:
     @torch.no_grad()
     def reset_opacities(self) -> None:
         """Lower every opacity to at most ``reset_opacity`` and forget its momentum."""
+        self._last_reset = self.steps_done
         ceiling = _logit(torch.tensor(self.params.densify.reset_opacity))
         self._raw["opacity_logits"].clamp_(max=float(ceiling))
         state = self._adam.state[self._raw["opacity_logits"]]
         for name in ("exp_avg", "exp_avg_sq"):
             if name in state:
                 state[name].zero_()
+
+    def state(self) -> dict[str, Tensor]:
+        """Copy of everything that the next steps depend on, by name."""
+        counters = [self.steps_done, self.refused_prunes, self._last_reset]
+        state = {
+            "counters": torch.tensor(counters),
+            "generator": self._generator.get_state(),
+            **{name: getattr(self, f"_{name}").clone() for name in STATISTICS},
+        }
+        for name in PARAMETERS:
+            state[name] = self._raw[name].detach().clone()
+            for key, value in self._adam.state.get(self._raw[name], {}).items():
+                state[f"{name}.{key}"] = value.clone()
+        return state
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a copy that `state` made, with the same settings.
+
+        Raises:
+            ValueError: parts are missing.
+        """
+        wanted = {*PARAMETERS, *STATISTICS, "counters", "generator"}
+        missing = sorted(wanted - set(state))
+        if missing:
+            raise ValueError(f"The saved optimisation lacks {', '.join(missing)}.")
+        device = self._raw["means"].device
+        self.steps_done, self.refused_prunes, self._last_reset = state["counters"].tolist()
+        self._generator.set_state(state["generator"].cpu())
+        for name in STATISTICS:
+            setattr(self, f"_{name}", state[name].clone().to(device))
+        self._adam.state.clear()
+        for group in self._adam.param_groups:
+            name = group["name"]
+            value = state[name].clone().to(device).requires_grad_()
+            moments = {k: state[f"{name}.{k}"].clone() for k in MOMENTS if f"{name}.{k}" in state}
+            if moments:
+                self._adam.state[value] = {
+                    k: v if k == "step" else v.to(device) for k, v in moments.items()
+                }
+            group["params"] = [value]
+            self._raw[name] = value
 
     def _strongest(self, chosen: Bool[Tensor, " gaussian"], strength: Tensor) -> Tensor:
         room = max(self.params.densify.max_gaussians - self.num_gaussians, 0)

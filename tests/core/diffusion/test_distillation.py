@@ -15,9 +15,9 @@ from lift3d.core.diffusion.distillation import (
     surrogate_loss,
     trajectory_alignment_gradient,
 )
-from lift3d.core.diffusion.guidance import GuidedPrompt
-from lift3d.core.diffusion.schedules import signal_scale, timestep_sigmas
-from lift3d.core.diffusion.trajectories import NodeParams
+from lift3d.core.diffusion.guidance import GuidedPrompt, guided_denoise
+from lift3d.core.diffusion.schedules import add_noise, signal_scale, timestep_sigmas
+from lift3d.core.diffusion.trajectories import NodeParams, ode_step
 from torch.nn.functional import cosine_similarity
 
 VP, FLOW = "variance_preserving", "rectified_flow"
@@ -147,6 +147,23 @@ def test_one_jump_of_alignment_is_interval_score_matching(family):
     near, far = sigmas
     factor = signal_scale(near, family) * (far - near) / far
     torch.testing.assert_close(aligned, factor * interval)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_jump_from_zero_with_random_noise_is_score_distillation(family):
+    """x_0 - y_0 when the way up takes random noise instead of the model's: s_t (E - noise)."""
+    toy, clean, noise = random_toy(12, family=family), draw(2, 3, 2, 2), draw(2, 3, 2, 2, seed=5)
+    prompt, sigma = GuidedPrompt(text(1.0), text(0.0), 7.5), level(350, family)
+    ours = score_distillation_gradient(
+        toy, clean, prompt, sigma, noise, family=family, weighting="sigma"
+    )
+    far = add_noise(clean, noise, float(sigma), family)
+    denoised = guided_denoise(toy, far, sigma.expand(2), prompt)
+    near = ode_step(far, denoised, float(sigma), 0.0)
+    torch.testing.assert_close(ours, clean - near)
+    predicted = (far - denoised) / float(sigma)  # noise, or velocity
+    true = noise if family == VP else noise - clean
+    torch.testing.assert_close(ours, float(sigma) * (predicted - true))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -77,7 +77,24 @@ def test_trajectory_difference_has_the_closed_form(family, scale, num_jumps, per
             without = noise_of(noising[i], up(noising[i], lower), sigmas[i])
             guided = noise_of(denoising[i + 1], down(denoising[i + 1], upper), sigmas[i + 1])
             expected += (sigmas[i + 1] - sigmas[i]) * (guided - without)
-        torch.testing.assert_close(noising[j] - denoising[j], expected)
+        torch.testing.assert_close(noising[j] - denoising[j], expected, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_single_precision_follows_double_to_a_millionth(family):
+    toy, sigmas = random_toy(12, family=family), timestep_sigmas(TIMESTEPS, family)
+    prompt = GuidedPrompt(text(1.0), text(0.0), 7.5)
+    results = []
+    for dtype in (torch.float64, torch.float32):
+        weights = (w.to(dtype) for w in (toy.matrix, toy.time_vector, toy.text_vector))
+        same = ToyDenoiser(*weights, family=family)
+        up = partial(same, conditioning=text(0.0).expanded(2))
+        down = partial(guided_denoise, same, prompt=prompt)
+        noising = noising_trajectory(up, draw(2, 3, 2, 2).to(dtype), sigmas)
+        denoising = denoising_trajectory(down, noising[-1], sigmas)
+        results.append(torch.stack(noising).double() - torch.stack(denoising).double())
+    scale = float(results[0].abs().max())
+    torch.testing.assert_close(results[1], results[0], atol=1e-6 * max(scale, 1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -129,6 +129,52 @@ def test_opacity_reset_lowers_only_what_is_higher() -> None:
     torch.testing.assert_close(after, before.clamp(max=0.01), atol=1e-6, rtol=1e-4)
 
 
+def test_restored_optimisation_goes_on_bit_for_bit() -> None:
+    def make() -> SplatOptimizer:
+        return _optimizer(
+            _cloud(), steps=12, every=2, start=2, gradient_threshold=1e-6, reset_opacity_every=5
+        )
+
+    straight = make()
+    for _ in range(6):
+        _step(straight)
+    saved = straight.state()
+    for _ in range(6):
+        _step(straight)
+    resumed = make()
+    resumed.restore(saved)
+    before = {name: value.clone() for name, value in saved.items()}
+    for _ in range(6):
+        _step(resumed)
+    assert resumed.steps_done == 12 and resumed.num_gaussians == straight.num_gaussians
+    assert resumed.steps_since_reset == straight.steps_since_reset == 2
+    for name, value in straight.state().items():
+        assert torch.equal(resumed.state()[name], value), name
+    for name, value in before.items():
+        assert torch.equal(saved[name], value), f"{name} of the saved state was changed"
+
+
+def test_a_state_with_missing_parts_is_refused() -> None:
+    state = _optimizer(_cloud()).state()
+    del state["means"]
+    with pytest.raises(ValueError, match="lacks means"):
+        _optimizer(_cloud()).restore(state)
+
+
+def test_refused_prunes_are_counted() -> None:
+    stubborn = _optimizer(_cloud(), min_opacity=1.0)
+    stubborn.densify_and_prune()
+    assert stubborn.refused_prunes == 1
+
+
+def test_infinite_gradients_are_noticed_and_can_be_dropped() -> None:
+    optimizer = _optimizer(_cloud())
+    (optimizer.cloud().means.sum() * torch.inf).backward()
+    assert not optimizer.gradients_are_finite()
+    optimizer.discard_gradients()
+    assert optimizer.gradients_are_finite()
+
+
 def test_run_without_steps_or_extent_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         SplatOptimizer(_cloud(), num_steps=0)
