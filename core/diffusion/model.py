@@ -5,6 +5,7 @@ Latents are in sigma form (see `schedules`) and normalised for the network (`Lat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -118,6 +119,8 @@ class Conditioning:
         controls: ControlNets.
         extras: whatever one implementation needs; equal keys must agree when joined. Tensors
             are joined along the batch.
+        repeatable_tokens: whether repeating all tokens changes nothing, as in pure
+            cross-attention; texts of different length can then share a batch.
     """
 
     tokens: Float[Tensor, "batch token channel"]
@@ -125,6 +128,7 @@ class Conditioning:
     guidance: float | None = None
     controls: tuple[Control, ...] = ()
     extras: Mapping[str, Any] = field(default_factory=dict)
+    repeatable_tokens: bool = False
 
     @property
     def batch(self) -> int:
@@ -176,6 +180,8 @@ def _is_batched(value: Any, batch: int) -> bool:
 def join_conditionings(parts: Sequence[Conditioning]) -> Conditioning:
     """One conditioning for a batch that holds the batches of all parts, in order.
 
+    Tokens of different number are repeated to a common one where that changes nothing.
+
     Raises:
         ValueError: nothing to join, or parts that differ in tokens, pooling or guidance.
     """
@@ -183,10 +189,13 @@ def join_conditionings(parts: Sequence[Conditioning]) -> Conditioning:
         raise ValueError("join_conditionings needs at least one part, got none.")
     first = parts[0]
     lengths = {part.tokens.shape[1] for part in parts}
-    if len(lengths) > 1:
+    if len(lengths) > 1 and not all(part.repeatable_tokens for part in parts):
         raise ValueError(
-            f"Conditionings have {sorted(lengths)} tokens; encode all texts with one length."
+            f"Conditionings have {sorted(lengths)} tokens; encode all texts with one length, or "
+            "shorten the longest."
         )
+    length = math.lcm(*lengths)
+    tokens = [part.tokens.repeat(1, length // part.tokens.shape[1], 1) for part in parts]
     pooled: Tensor | None = None
     vectors = [part.pooled for part in parts if part.pooled is not None]
     if vectors:
@@ -201,9 +210,7 @@ def join_conditionings(parts: Sequence[Conditioning]) -> Conditioning:
         else value
         for key, value in first.extras.items()
     }
-    return replace(
-        first, tokens=torch.cat([part.tokens for part in parts]), pooled=pooled, extras=extras
-    )
+    return replace(first, tokens=torch.cat(tokens), pooled=pooled, extras=extras)
 
 
 def mix_conditionings(

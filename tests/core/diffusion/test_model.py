@@ -34,6 +34,22 @@ def test_joining_stacks_the_batches_in_order():
     assert joined.extras["name"] == "flux"
 
 
+def test_texts_of_different_length_are_repeated_where_that_changes_nothing():
+    generator = torch.Generator().manual_seed(0)
+    short, long = (
+        Conditioning(torch.randn(1, n, 4, generator=generator), repeatable_tokens=True)
+        for n in (2, 3)
+    )
+    joined = join_conditionings([short, long])
+    assert joined.tokens.shape == (2, 6, 4)
+    query = torch.randn(1, 5, 4, generator=generator)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    for row, part in zip(joined.tokens, (short, long), strict=True):
+        torch.testing.assert_close(
+            attend(query, row[None], row[None]), attend(query, part.tokens, part.tokens)
+        )
+
+
 def test_mixing_is_linear():
     mixed = mix_conditionings(
         [conditioning(1.0), conditioning(3.0)], torch.tensor([[1.0, 0.0], [0.5, 0.5]])
