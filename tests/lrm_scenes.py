@@ -89,3 +89,38 @@ def make_lively_model(seed: int = 0) -> LargeReconstructionModel:
         if parameter.ndim == 2:  # fresh heads are nearly constant
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
     return model
+
+
+TINY_PRM_CONFIG = """
+frame: kiss3dgen
+image_px: 32
+encoder: {dim: 16, num_layers: 1, num_heads: 2, mlp_dim: 32, patch_px: 16, position_grid: 2}
+transformer:
+  {dim: 16, condition_dim: 16, num_layers: 2, num_heads: 2, low_res: 4, num_channels: 4}
+decoder: {plane_channels: 4, has_material: true}
+grid: {cells: [12, 12, 12], scale: [2.1, 2.1, 2.1]}
+"""
+"""Sizes of a tiny model with all parts of PRM, as a YAML file describes them."""
+
+
+def write_tiny_prm(path: Path, *, lightning: bool = True, seed: int = 0) -> Path:
+    """A random checkpoint with surfaces, and the YAML file that describes it beside it."""
+    from lift3d.core.networks.lrm import read_lrm_params
+
+    config = path.with_suffix(".yaml")
+    config.write_text(TINY_PRM_CONFIG, encoding="utf-8")
+    model = make_lrm(read_lrm_params(config), seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            if parameter.ndim == 2:  # fresh heads are nearly constant
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / 3)
+        # A surface round the centre: outside far from the planes' random features.
+        model.transformer.deconv.bias.normal_(generator=generator)
+    state = dict(model.state_dict())
+    if lightning:
+        wrapped = {f"lrm_generator.{key}": value for key, value in state.items()}
+        torch.save({"state_dict": {**wrapped, "lpips.lin0.w": torch.zeros(1)}, "epoch": 3}, path)
+    else:
+        torch.save(state, path)
+    return path

@@ -8,7 +8,7 @@ Reference: Xu et al. 2024, "InstantMesh"; He et al. 2025, "StdGEN", Sec. 3.3.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,7 @@ KEY_PREFIX = "lrm_generator."
 BOUND = 1.0
 """The planes of all published models cover [-1, 1]^3."""
 CONFIG_FILE = Path(__file__).resolve().parent.parent / "configs" / "lrm.yaml"
+MAX_CONFIG_BYTES = 1 << 20
 
 _TO_WORLD: dict[str, Callable[[Tensor], Tensor]] = {
     "kiss3dgen": kiss3dgen_to_world,
@@ -194,10 +195,43 @@ def load_lrm_params(name: PublishedLrm) -> LrmParams:
     """Sizes of a published model."""
     from omegaconf import OmegaConf
 
-    config = OmegaConf.load(CONFIG_FILE)
-    if name not in config.models:
-        raise ValueError(f"Unknown model '{name}'; choose {', '.join(config.models)}.")
-    merged = OmegaConf.merge(config.large, config.models[name])
+    models = OmegaConf.load(CONFIG_FILE).models
+    if name not in models:
+        raise ValueError(f"Unknown model '{name}'; choose {', '.join(models)}.")
+    return _params_from_config(models[name])
+
+
+def read_lrm_params(path: Path | str) -> LrmParams:
+    """Sizes of a model of one's own: a YAML file that names what differs from the large one.
+
+    The settings are those of `core/configs/lrm.yaml`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or names settings that do not exist or do not fit together.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; check the path.")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ValueError(f"{path.name} is too large for a configuration.")
+    try:
+        return _params_from_config(OmegaConf.load(path))
+    except (OmegaConfBaseException, YAMLError, TypeError, AttributeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path.name} describes no reconstruction model: {reason}") from error
+
+
+def _params_from_config(changes: Any) -> LrmParams:
+    from omegaconf import OmegaConf
+
+    large = OmegaConf.load(CONFIG_FILE).large
+    OmegaConf.set_struct(large, True)  # a misspelt setting is an error
+    merged = OmegaConf.merge(large, changes)
     values: dict[str, Any] = OmegaConf.to_container(merged, resolve=True)  # type: ignore[assignment]
     grid = {key: tuple(value) for key, value in values.pop("grid").items()}
     return LrmParams(
@@ -242,9 +276,26 @@ def load_lrm(
     """
     path = Path(path)
     state = read_weights(path, prefix=KEY_PREFIX)
-    state = merge_lora(state, alpha=params.transformer.lora_alpha)
-    with torch.device("meta"):
-        model = LargeReconstructionModel(params.without_lora()).to(dtype)
+    return build_lrm(state, params, name=path.name, device=device, dtype=dtype)
+
+
+def build_lrm(
+    state: Mapping[str, Tensor],
+    params: LrmParams,
+    *,
+    name: str = "The state dict",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> LargeReconstructionModel:
+    """Model for inference from a bare state dict; see `load_lrm`."""
+    merged = merge_lora(state, alpha=params.transformer.lora_alpha)
+    model = empty_lrm(params.without_lora()).to(dtype)
     model.synthesizer.float()
-    load_weights(model, state, name=path.name)
+    load_weights(model, merged, name=name)
     return model.to(device).eval().requires_grad_(False)
+
+
+def empty_lrm(params: LrmParams) -> LargeReconstructionModel:
+    """Model without values (on the meta device), to compare layouts with."""
+    with torch.device("meta"):
+        return LargeReconstructionModel(params)

@@ -15,15 +15,32 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..camera import ViewRig
+from ..camera import KISS3DGEN_AZIMUTHS_DEG, KISS3DGEN_ELEVATION_DEG, ViewRig
 
-CameraFamily = Literal["kiss3dgen", "stdgen", "zero123plus"]
+CameraFamily = Literal["kiss3dgen", "flexgen", "stdgen", "zero123plus"]
 
 CAMERA_DIM = 16
 FOV_Y_DEG = 30.0
 
 KISS3DGEN_RADIUS = 3.5  # not the 4.5 that bundle images are drawn from
+
+# FlexGen's tile i lies at azimuth 90 i of the model's frame, and tile 3 shows the given picture:
+# the front of the object is at 270 there, and the columns of a bundle are tiles 3, 0, 1, 2.
+FLEXGEN_COLUMN_TILES = (3, 0, 1, 2)
+FLEXGEN_AZIMUTHS_DEG = (270.0, 0.0, 90.0, 180.0)
+FLEXGEN_RENDER_RADIUS = 4.15
+
 ZERO123PLUS_RADIUS = 4.0
+ZERO123PLUS_AZIMUTHS_DEG = (30.0, 90.0, 150.0, 210.0, 270.0, 330.0)
+ZERO123PLUS_ELEVATIONS_DEG = (20.0, -10.0, 20.0, -10.0, 20.0, -10.0)
+
+FRONT_AZIMUTH_DEG: dict[str, float] = {
+    "kiss3dgen": 0.0,
+    "flexgen": FLEXGEN_AZIMUTHS_DEG[0],
+    "stdgen": 0.0,
+    "zero123plus": 0.0,
+}
+"""Azimuth in the model's frame at which the front of the object is seen."""
 
 _EPS = 2.0**-23  # noise of the trainer's half-precision table
 _D, _P = 0.70703125, 3.166015625  # the diagonal and its position
@@ -48,22 +65,27 @@ def make_camera_vectors(family: CameraFamily) -> Float[Tensor, "view 16"]:
     """Camera vectors of the views that a published model expects.
 
     Args:
-        family: "kiss3dgen" for the four views of PRM in Kiss3DGen (azimuths 0, 90, 180, 270 at
-            elevation 5), "stdgen" for the six of S-LRM (0, 45, 90, 180, 270, 315 at elevation 0),
-            "zero123plus" for the six of InstantMesh.
+        family: "kiss3dgen" for the four views of a bundle (azimuths 0, 90, 180, 270 at elevation
+            5), "flexgen" for the same four views painted by FlexGen, which Kiss3DGen tells to lie
+            at azimuths 270, 0, 90, 180; "stdgen" for the six of S-LRM (0, 45, 90, 180, 270, 315 at
+            elevation 0), "zero123plus" for the six of InstantMesh.
     """
     if family == "kiss3dgen":
-        return orbit_camera_vectors([0.0, 90.0, 180.0, 270.0], 5.0, radius=KISS3DGEN_RADIUS)
+        return orbit_camera_vectors(
+            KISS3DGEN_AZIMUTHS_DEG, KISS3DGEN_ELEVATION_DEG, radius=KISS3DGEN_RADIUS
+        )
+    if family == "flexgen":
+        return orbit_camera_vectors(
+            FLEXGEN_AZIMUTHS_DEG, KISS3DGEN_ELEVATION_DEG, radius=KISS3DGEN_RADIUS
+        )
     if family == "stdgen":
         poses = torch.tensor(_STDGEN_POSES).flatten(1)
         return torch.cat([poses, torch.tensor(_STDGEN_INTRINSICS).expand(len(poses), 4)], dim=1)
     if family == "zero123plus":
         return orbit_camera_vectors(
-            [30.0, 90.0, 150.0, 210.0, 270.0, 330.0],
-            [20.0, -10.0, 20.0, -10.0, 20.0, -10.0],
-            radius=ZERO123PLUS_RADIUS,
+            ZERO123PLUS_AZIMUTHS_DEG, ZERO123PLUS_ELEVATIONS_DEG, radius=ZERO123PLUS_RADIUS
         )
-    raise ValueError(f"Unknown family '{family}'; choose 'kiss3dgen', 'stdgen' or 'zero123plus'.")
+    raise ValueError(f"Unknown family '{family}'; choose {', '.join(FRONT_AZIMUTH_DEG)}.")
 
 
 def orbit_camera_vectors(
@@ -125,3 +147,16 @@ def stdgen_to_world(points: Float[Tensor, "*point 3"]) -> Float[Tensor, "*point 
     StdGEN's own files hold (-y, z, -x), which faces -Z until its exporter turns it about +Y.
     """
     return points[..., [1, 2, 0]]
+
+
+def turn_to_front(
+    points: Float[Tensor, "*point 3"], front_azimuth_deg: float
+) -> Float[Tensor, "*point 3"]:
+    """Points of the world turned about +Y so that what lies at this azimuth comes to +Z.
+
+    Exact for multiples of 90 degrees.
+    """
+    angle = math.radians(front_azimuth_deg)
+    sin, cos = (round(value, 15) for value in (math.sin(angle), math.cos(angle)))
+    x, y, z = points.unbind(-1)
+    return torch.stack([x * cos - z * sin, y, x * sin + z * cos], dim=-1)

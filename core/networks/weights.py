@@ -5,6 +5,7 @@ Files are data by strangers: only tensors are unpickled, and what a header claim
 
 from __future__ import annotations
 
+import logging
 import pickle
 import struct
 import zipfile
@@ -21,6 +22,8 @@ MAX_WEIGHT_BYTES = 2**35
 
 PICKLE_SUFFIXES = (".ckpt", ".pth", ".pt", ".bin")
 SAFE_SUFFIXES = (".safetensors",)
+LOGGER = logging.getLogger(__name__)
+MAX_LOGGED_KEYS = 10_000
 LISTED_KEYS = 10
 """How many keys of each kind an error message names."""
 
@@ -62,8 +65,8 @@ class KeyReport:
         """True when every key fits."""
         return not (self.missing or self.unexpected or self.misshaped)
 
-    def describe(self) -> str:
-        """Counts and the first keys of each kind, for people."""
+    def describe(self, listed: int = LISTED_KEYS) -> str:
+        """Counts and the first ``listed`` keys of each kind, for people."""
         shapes = [f"{key} {list(got)} for {list(want)}" for key, want, got in self.misshaped]
         kinds = (
             ("missing", self.missing),
@@ -73,9 +76,9 @@ class KeyReport:
         lines = []
         for kind, keys in kinds:
             if keys:
-                listed = ", ".join(keys[:LISTED_KEYS])
-                rest = f", and {len(keys) - LISTED_KEYS} more" if len(keys) > LISTED_KEYS else ""
-                lines.append(f"{len(keys)} keys {kind}: {listed}{rest}")
+                first = ", ".join(keys[:listed])
+                rest = f", and {len(keys) - listed} more" if len(keys) > listed else ""
+                lines.append(f"{len(keys)} keys {kind}: {first}{rest}")
         return "; ".join(lines) or "all keys fit"
 
 
@@ -149,6 +152,7 @@ def load_weights(
     """
     report = compare_keys(module, state)
     if strict and not report.is_clean:
+        LOGGER.error("%s does not fit: %s.", name, report.describe(listed=MAX_LOGGED_KEYS))
         raise ValueError(
             f"{name} does not fit this network: {report.describe()}. Choose the checkpoint that "
             "belongs to this model, or another model size."

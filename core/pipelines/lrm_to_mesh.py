@@ -7,7 +7,6 @@ whole extraction stays below 0.5 GB.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +18,8 @@ from ..geometry.flexicubes import FlexiCubesWeights, flexicubes, weights_from_lo
 from ..geometry.isosurface_tables import CORNER_OFFSETS
 from ..mesh import Mesh
 from ..networks.lrm import LargeReconstructionModel
-from ..progress import Progress, ProgressCallback, ignore_progress
+from ..networks.lrm_cameras import turn_to_front
+from ..progress import Progress, ProgressCallback, ignore_progress, share_progress
 from ..semantic_field import SemanticField
 from ..triplane import Triplane
 
@@ -71,6 +71,7 @@ def lrm_to_mesh(
     views: Float[Tensor, "view height width 3"],
     cameras: Float[Tensor, "view 16"],
     *,
+    front_azimuth_deg: float = 0.0,
     params: LrmToMeshParams | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> Mesh:
@@ -80,6 +81,8 @@ def lrm_to_mesh(
         model: of the "mesh" stage.
         views: square pictures of the object on white, sRGB.
         cameras: see `networks.lrm_cameras.make_camera_vectors`.
+        front_azimuth_deg: azimuth in the model's frame at which ``cameras`` say that the front
+            lies (`networks.lrm_cameras.FRONT_AZIMUTH_DEG`); the mesh is turned to face +Z.
         params: None for the defaults.
         on_progress: called after each layer and each chunk.
 
@@ -87,15 +90,22 @@ def lrm_to_mesh(
         ValueError: the views do not fit, or the model sees no surface in them.
     """
     params = params or LrmToMeshParams()
-    triplane = views_to_triplane(model, views, cameras, on_progress=_share(on_progress, 0, 50))
-    grid = triplane_to_grid(model, triplane, params=params, on_progress=_share(on_progress, 50, 85))
-    mesh = grid_to_mesh(model, grid, params=params, on_progress=_share(on_progress, 85, 100))
+    triplane = views_to_triplane(
+        model, views, cameras, on_progress=share_progress(on_progress, 0, 50)
+    )
+    grid = triplane_to_grid(
+        model, triplane, params=params, on_progress=share_progress(on_progress, 50, 85)
+    )
+    mesh = grid_to_mesh(
+        model, grid, params=params, on_progress=share_progress(on_progress, 85, 100)
+    )
     if mesh.is_empty:
         raise ValueError(
             "The model found no surface in these views. Check that the object stands on white, "
             "that views and cameras have the documented order, and that the weights are trained."
         )
-    return mesh.to(views.device)
+    vertices = turn_to_front(mesh.vertices, front_azimuth_deg)
+    return mesh.with_vertices(vertices).to(views.device)
 
 
 @torch.no_grad()
@@ -185,10 +195,10 @@ def grid_to_mesh(
     """
     params = params or LrmToMeshParams()
     sdf = grid.sdf if sdf is None else sdf
-    weights = _surface_weights(model, grid, sdf < 0, params, _share(on_progress, 0, 60))
+    weights = _surface_weights(model, grid, sdf < 0, params, share_progress(on_progress, 0, 60))
     surface = flexicubes(sdf, grid.vertices, weights)
     colors = _vertex_colors(
-        model, grid.triplane, surface.vertices, params, _share(on_progress, 60, 100)
+        model, grid.triplane, surface.vertices, params, share_progress(on_progress, 60, 100)
     )
     return Mesh(
         vertices=model.to_world(surface.vertices),
@@ -277,13 +287,3 @@ def _vertex_colors(
         done = min(start + params.chunk_points, len(vertices))
         on_progress(Progress(done, len(vertices), "Colouring the surface"))
     return colors
-
-
-def _share(on_progress: ProgressCallback, first: int, last: int) -> Callable[[Progress], None]:
-    """Callback for a stage that fills the percentages from ``first`` to ``last`` of the run."""
-
-    def report(progress: Progress) -> None:
-        percent = first + (last - first) * progress.step // max(progress.total, 1)
-        on_progress(Progress(percent, 100, progress.message, progress.preview))
-
-    return report
