@@ -190,6 +190,9 @@ _LINK_TYPES = {
     "File3DSTL": "FILE_3D_STL", "File3DPLY": "FILE_3D_PLY", "File3DSPLAT": "FILE_3D_SPLAT",
     "File3DSPZ": "FILE_3D_SPZ", "File3DSplatAny": "FILE_3D_SPLAT_ANY",
     "File3DPointCloudAny": "FILE_3D_POINT_CLOUD_ANY",
+    "Model": "MODEL", "Clip": "CLIP", "Vae": "VAE", "ClipVision": "CLIP_VISION",
+    "StyleModel": "STYLE_MODEL", "ControlNet": "CONTROL_NET", "Conditioning": "CONDITIONING",
+    "Sigmas": "SIGMAS",
 }  # fmt: skip
 _WIDGET_TYPES = {"Int": "INT", "Float": "FLOAT", "String": "STRING", "Boolean": "BOOLEAN"}
 
