@@ -9,9 +9,9 @@ from ..core.diffusion.controls import UNION_MODES
 from ..core.diffusion.schedules import FLUX_SHIFT, make_flow_sigmas, start_index
 from ..core.pipelines.bundle_prompt import BUNDLE_PREFIX, BundlePrompt, prompt_problem
 from .host import ADVANCED, io, make_schema
-from .native_attachments import SDXL_UNION_MODES, NativeControl, set_control_mode
+from .native_attachments import SDXL_UNION_MODES, set_control_mode
 from .native_model import NativeModel, tokenize
-from .sockets import ControlNetSocket, DiffusionSocket
+from .sockets import DiffusionSocket
 
 LOGGER = logging.getLogger(__name__)
 CATEGORY = "Lift3D/Native models"
@@ -60,31 +60,6 @@ class WrapModel(io.ComfyNode):
         return io.NodeOutput(
             NativeModel(model, clip, vae, clip_vision=clip_vision, style_model=style_model)
         )
-
-
-class WrapControl(io.ComfyNode):
-    """Makes a ControlNet for our nodes out of ComfyUI's."""
-
-    @classmethod
-    def define_schema(cls) -> Any:
-        return make_schema(
-            node_id="Lift3D_WrapControl",
-            display_name="Wrap Native ControlNet",
-            category=CATEGORY,
-            description="Lets Lift3D's bundle nodes use a ControlNet that ComfyUI loaded, beside a "
-            "model from Wrap Native Model. Modes of union networks go by their true numbers.",
-            search_aliases=["native controlnet", "union controlnet", "convert controlnet"],
-            inputs=[io.ControlNet.Input("control_net", tooltip="The ControlNet.")],
-            outputs=[
-                ControlNetSocket.Output(
-                    "controlnet", tooltip="The ControlNet as Lift3D's nodes take it."
-                )
-            ],
-        )
-
-    @classmethod
-    def execute(cls, control_net: Any) -> Any:
-        return io.NodeOutput(NativeControl(control_net))
 
 
 class MakeBundleSigmas(io.ComfyNode):
@@ -235,4 +210,4 @@ class SetControlMode(io.ComfyNode):
         return io.NodeOutput(set_control_mode(control_net, mode))
 
 
-NODES = [WrapModel, WrapControl, EncodeBundlePrompt, MakeBundleSigmas, SetControlMode]
+NODES = [WrapModel, EncodeBundlePrompt, MakeBundleSigmas, SetControlMode]

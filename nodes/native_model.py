@@ -241,7 +241,7 @@ class NativeModel:
         if not isinstance(control.network, NativeControl):
             raise ValueError(
                 f"A control holds a {type(control.network).__name__}; native models need a "
-                "CONTROL_NET, connected to the node 'Wrap Native ControlNet'."
+                "CONTROL_NET, connected to the node 'Bundle Control'."
             )
         control.network.require_mode(control.mode)
         network = control.network.network.copy()
