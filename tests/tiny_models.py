@@ -279,3 +279,38 @@ def fill_zero_layers(network: torch.nn.Module) -> None:
         for value in network.parameters():
             if value.ndim > 1 and not value.any():
                 value.normal_(std=0.1)
+
+
+def make_tiny_redux_folder(
+    path: Path, seed: int = 0, *, width: int = TEXT_WIDTH, side_tokens: int = 27
+) -> Path:
+    """An image prompt encoder in a folder: SigLIP with ``side_tokens``^2 tokens, Redux embedder."""
+    import json
+
+    from diffusers import ReduxImageEncoder
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    path = Path(path)
+    side = 2 * side_tokens
+    config = SiglipVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        image_size=side, patch_size=2,
+    )  # fmt: skip
+    with seeded(seed):
+        SiglipVisionModel(config).save_pretrained(path / "image_encoder")
+        ReduxImageEncoder(16, width).save_pretrained(path / "image_embedder")
+    index = {
+        "_class_name": "FluxPriorReduxPipeline",
+        "feature_extractor": ["transformers", "SiglipImageProcessor"],
+        "image_embedder": ["diffusers", "ReduxImageEncoder"],
+        "image_encoder": ["transformers", "SiglipVisionModel"],
+    }
+    preprocessing = {
+        "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3, "resample": 3, "size": {"height": side, "width": side},
+    }  # fmt: skip
+    (path / "feature_extractor").mkdir()
+    (path / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    processor = path / "feature_extractor" / "preprocessor_config.json"
+    processor.write_text(json.dumps(preprocessing), encoding="utf-8")
+    return path

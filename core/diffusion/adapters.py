@@ -8,6 +8,7 @@ stays as it was, and no copy of a large network is made.
 from __future__ import annotations
 
 import re
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -127,8 +128,10 @@ def _inject(network: nn.Module, name: str, layers: Mapping[str, LoraLayer]) -> N
         rank_pattern=ranks,
         alpha_pattern=dict(ranks),
     )
-    # On the meta device no random numbers are drawn for weights that are replaced at once.
-    inject_adapter_in_model(config, network, name, low_cpu_mem_usage=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        # On the meta device no random numbers are drawn for weights that are replaced at once.
+        inject_adapter_in_model(config, network, name, low_cpu_mem_usage=True)
     for layer, value in layers.items():
         module: Any = network.get_submodule(layer)
         weight = module.get_base_layer().weight

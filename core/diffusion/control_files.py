@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from ..networks.weights import load_weights, read_weights
 from .controls import ControlNetwork
 from .diffusers_files import freeze, read_json, read_network, require_parts
 from .placement import plain_tensors
+
+PUBLISHED_ROPE = (16, 56, 56)
+"""Flux's division of a head's channels between index, row and column."""
 
 ARCHITECTURES = {"FluxControlNetModel": "Flux", "ControlNetModel": "Stable Diffusion"}
 
@@ -48,20 +51,21 @@ def _from_file(path: Path, dtype: torch.dtype) -> ControlNetwork:
     """A Flux ControlNet without its configuration, which the shapes of its weights tell."""
     state = read_weights(path)
     if "controlnet_x_embedder.weight" not in state:
-        return _stable_diffusion_file(path, state, dtype)
+        _refuse_file(path, state)
     from diffusers import FluxControlNetModel
 
-    with plain_tensors(), torch.device("meta"):
-        network: Any = FluxControlNetModel(**flux_control_config(state))
+    try:
+        config = flux_control_config(state)
+    except (KeyError, StopIteration) as error:
+        raise ValueError(f"{path.name} is damaged: it lacks the weight {error}.") from error
     with plain_tensors():
-        network.to(dtype)
-        load_weights(network, state, name=path.name)
+        with torch.device("meta"):
+            network: Any = FluxControlNetModel(**config)
+        load_weights(network.to(dtype), state, name=path.name)
         return _control(freeze(network), path.name)
 
 
-def _stable_diffusion_file(
-    path: Path, state: Mapping[str, Tensor], dtype: torch.dtype
-) -> ControlNetwork:
+def _refuse_file(path: Path, state: Mapping[str, Tensor]) -> NoReturn:
     if not any("zero_convs" in key or "controlnet_down_blocks" in key for key in state):
         first = ", ".join(list(state)[:3])
         raise ValueError(f"{path.name} is no ControlNet known here (first keys: {first}).")
@@ -72,9 +76,19 @@ def _stable_diffusion_file(
 
 
 def flux_control_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Sizes of a FluxControlNetModel, read off the shapes of its weights."""
+    """Sizes of a FluxControlNetModel, read off the shapes of its weights.
+
+    Raises:
+        KeyError: weights that every such network has are missing.
+        ValueError: heads of another size than the published ones, whose positions are unknown.
+    """
     inner = state["x_embedder.weight"].shape[0]
-    head = _size(state, r"transformer_blocks\.0\.attn\.norm_q\.weight")
+    head = _size(state, r"(single_)?transformer_blocks\.0\.attn\.norm_q\.weight")
+    if head != sum(PUBLISHED_ROPE):
+        raise ValueError(
+            f"This Flux ControlNet has heads of {head} channels instead of {sum(PUBLISHED_ROPE)}; "
+            "use its folder with config.json instead of a single file."
+        )
     modes = state.get("controlnet_mode_embedder.weight")
     hint = state.get("input_hint_block.conv_out.weight")
     return {
@@ -86,17 +100,10 @@ def flux_control_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "joint_attention_dim": state["context_embedder.weight"].shape[1],
         "pooled_projection_dim": state["time_text_embed.text_embedder.linear_1.weight"].shape[1],
         "guidance_embeds": any("guidance_embedder" in key for key in state),
-        "axes_dims_rope": rope_axes(head),
+        "axes_dims_rope": list(PUBLISHED_ROPE),
         "num_mode": None if modes is None else modes.shape[0],
         "conditioning_embedding_channels": None if hint is None else hint.shape[0],
     }
-
-
-def rope_axes(head_dim: int) -> list[int]:
-    """Flux's division of a head's channels between index, row and column: 16, 56, 56 of 128."""
-    index = head_dim // 8 // 2 * 2
-    side = (head_dim - index) // 4 * 2
-    return [head_dim - 2 * side, side, side]
 
 
 def _count(state: Mapping[str, Tensor], name: str) -> int:

@@ -18,7 +18,7 @@ from .lora_targets import (
     guess_architecture,
     match_lora,
 )
-from .model_parts import ModelParts
+from .model_parts import Backbone, ModelParts
 
 LOGGER = logging.getLogger(__name__)
 LISTED_KEYS = 8
@@ -40,7 +40,7 @@ def attach_lora(
     """
     file = read_lora(path)
     matches = _match_all(file, parts.networks(), parts.backbone.folder)
-    _report(file, matches, parts.backbone.architecture)
+    _report(file, matches, parts.backbone)
     name = _adapter_name(path)
     return tuple(
         (
@@ -69,17 +69,19 @@ def _match_all(
     return matches
 
 
-def _report(file: LoraFile, matches: dict[str, LoraMatch], architecture: str) -> None:
+def _report(file: LoraFile, matches: dict[str, LoraMatch], backbone: Backbone) -> None:
     fitting = sum(len(match.layers) for match in matches.values())
     rest = "; ".join(
         f"{folder}: {match.describe_rest()}"
         for folder, match in matches.items()
         if match.describe_rest()
     )
-    if not fitting:
+    main = matches[backbone.folder]
+    # A file whose text part fits by chance (Flux and SD share CLIP-L) is still for another model.
+    if not fitting or (main.describe_rest() and not main.layers):
         raise ValueError(
-            f"None of the {len(file.layers)} layers of the LoRA {file.name} fits this "
-            f"{architecture} model; it looks made for "
+            f"None of the layers of the LoRA {file.name} for the main network fits this "
+            f"{backbone.architecture} model; it looks made for "
             f"{guess_architecture(file)} ({rest}). Choose a LoRA for this model."
         )
     if rest:
