@@ -49,7 +49,7 @@ def test_sequential_placement_gives_the_same_results_with_and_without_new_layers
     assert network(inputs).shape == (5, 1)
 
 
-def test_ways_are_checked() -> None:
+def test_ways_are_checked(unchecked_shapes) -> None:
     assert isinstance(make_placement("cpu", "model"), FixedPlacement)  # nothing to offload from
     with pytest.raises(ValueError, match="Unknown offload 'disk'"):
         make_placement("cpu", "disk")  # type: ignore[arg-type]
