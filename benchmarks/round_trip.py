@@ -38,8 +38,9 @@ from lift3d.core.pipelines.bundle_to_mesh import ReconstructionParams, reconstru
 from lift3d.core.pipelines.bundle_views import read_bundle_views
 from lift3d.core.pipelines.initial_mesh import icosphere
 from lift3d.core.pipelines.isomer_params import load_isomer_params
-from lift3d.core.pipelines.mesh_to_bundle import facing_normals, render_bundle
+from lift3d.core.pipelines.mesh_to_bundle import render_bundle
 from lift3d.core.pipelines.texture_projection import project_vertex_colors
+from lift3d.core.rendering.facing_normals import facing_normals, with_sheet_normals
 from lift3d.core.rendering.mesh import render_mesh
 
 NOVEL_VIEWS = 16
@@ -80,7 +81,7 @@ def collect_objects(folder: Path | None, procedural: bool) -> dict[str, Mesh]:
         found["ellipsoid"] = Mesh(vertices * torch.tensor([0.9, 0.6, 0.7]), faces)
         for category in PROCEDURAL:
             found[f"procedural {category}"] = make_object(category, seed=1).mesh
-    return {name: colored(mesh.normalized()) for name, mesh in found.items()}
+    return {name: with_sheet_normals(colored(mesh.normalized())) for name, mesh in found.items()}
 
 
 def colored(mesh: Mesh) -> Mesh:

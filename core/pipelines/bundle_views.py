@@ -3,7 +3,8 @@
 A pixel at a silhouette mixes the object's colour e with white: c = a e + (1 - a). That e encodes a
 unit normal, |2 e - 1| = 1, leaves two values of the coverage a, the roots of a^2 - 2 s a + 2 q = 0
 with s the sum and q the squared length of 1 - c. Which of them holds is told by the colour of the
-nearest pixel well inside, and by what a camera can see. The normal without the white follows.
+nearest pixel well inside, where there is one, and by what a camera can see. The normal without the
+white follows.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ SEARCH_PX = 4
 MIN_COVERAGE = 0.1
 INSIDE = 0.5
 # Tolerances of coverage, for pictures of 8 bits and pixels that see a bit of a curve.
-FULL_COVERAGE = 0.05
+FULL_SLACK = 0.05
 FACING_SLACK = 0.1
+# Where a pixel well inside is near, coverage is at most so far from what its colour tells.
+GUESS_SLACK = 0.25
+# A rod's pixel averages many normals, which looks like less coverage: go so far towards full.
+CURVED_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,8 @@ def unmix_normal_views(
     if masks is not None:
         require_shape("masks", masks, *views.shape[:3])
         masks = masks.to(views)
-    solid = _nearest_solid_color(views, masks_from_white(views) > INSIDE)
-    coverage = soft_masks_from_white(views, solid) if masks is None else masks.clamp(0, 1)
+    solid, is_near = _nearest_solid_color(views, masks_from_white(views) > INSIDE)
+    coverage = _soft_masks(views, solid, is_near) if masks is None else masks.clamp(0, 1)
     share = coverage[..., None].clamp(min=MIN_COVERAGE)
     unmixed = ((views - (1 - share)) / share).clamp(0, 1)
     # A given mask may hold pixels that are white in the bundle: they take their neighbour's colour.
@@ -91,41 +96,44 @@ def unmix_normal_views(
 
 def soft_masks_from_white(
     views: Float[Tensor, "view height width 3"],
-    solid: Float[Tensor, "view height width 3"] | None = None,
 ) -> Float[Tensor, "view height width"]:
-    """Coverage 0..1 of normal tiles on white; pixels well inside are 1.
+    """Coverage 0..1 of normal tiles on white, in the bundle's encoding; 1 well inside."""
+    return _soft_masks(views, *_nearest_solid_color(views, masks_from_white(views) > INSIDE))
 
-    Args:
-        views: normal colours of the bundle's encoding (or any that has n_z >= 0 in blue) on white.
-        solid: per pixel the unmixed colour of the object nearby, if known.
-    """
+
+def _soft_masks(views: Tensor, solid: Tensor, is_near: Tensor) -> Tensor:
     hard = masks_from_white(views) > INSIDE
-    if solid is None:
-        solid = _nearest_solid_color(views, hard)
-    full = 1 - solid
-    guess = ((1 - views) * full).sum(dim=-1) / full.square().sum(dim=-1).clamp(min=1e-6)
-    share = _coverage_of_unit_normals(views, guess.clamp(0, 1)).clamp(0, 1)
+    full, missing = 1 - solid, 1 - views
+    guess = (missing * full).sum(dim=-1) / full.square().sum(dim=-1).clamp(min=1e-6)
+    share = _coverage_of_unit_normals(missing, guess.clamp(0, 1), is_near).clamp(0, 1)
     share = torch.where(_erode(hard, 1), torch.ones_like(share), share)
     return torch.where(hard, share, torch.zeros_like(share))
 
 
 def _coverage_of_unit_normals(
-    views: Float[Tensor, "view height width 3"], guess: Float[Tensor, "view height width"]
+    missing: Float[Tensor, "view height width 3"],
+    guess: Float[Tensor, "view height width"],
+    is_near: Bool[Tensor, "view height width"],
 ) -> Float[Tensor, "view height width"]:
-    """The coverage with which the colour over white is that of a unit normal.
+    """The coverage with which a colour over white is that of a unit normal.
 
-    The smaller root is out where its normal would look away from the camera, the larger where it
-    exceeds 1. Of two possible ones full coverage is preferred inside, else the one near the guess.
+    Args:
+        missing: 1 - c, what the colour lacks to white.
+        guess: coverage if the colour without white were that of the pixel inside.
+        is_near: whether there is such a pixel; thin parts have none, and the guess is poor.
     """
-    missing = 1 - views
     total = missing.sum(dim=-1)
     root = (total.square() - 2 * missing.square().sum(dim=-1)).clamp(min=0).sqrt()
     larger, smaller = total + root, total - root
-    possible = larger <= 1 + FULL_COVERAGE
-    is_full = ((larger - 1).abs() < FULL_COVERAGE) & (guess > INSIDE)
-    is_hidden = smaller < 2 * missing[..., 2] - FACING_SLACK
-    nearer = (larger - guess).abs() < (smaller - guess).abs()
-    return torch.where(possible & (is_full | is_hidden | nearer), larger, smaller)
+    # The smaller root is out where its normal would look away from the camera.
+    wins = smaller < 2 * missing[..., 2] - FACING_SLACK
+    wins |= (larger - guess).abs() < (smaller - guess).abs()
+    wins |= ~is_near & ((larger - 1).abs() < FULL_SLACK) & (guess > INSIDE)
+    wins &= larger <= 1 + FULL_SLACK
+    certain = torch.where(wins, larger, smaller)
+    certain = guess + (certain - guess).clamp(-GUESS_SLACK, GUESS_SLACK)
+    thin = torch.where(wins, larger, torch.lerp(smaller, larger.clamp(max=1), CURVED_SHARE))
+    return torch.where(is_near, certain, thin)
 
 
 def _erode(
@@ -135,8 +143,10 @@ def _erode(
     return torch.nn.functional.max_pool2d(outside, 2 * pixels + 1, stride=1)[:, 0] < INSIDE
 
 
-def _nearest_solid_color(views: Tensor, hard: Tensor) -> Tensor:
-    """Per pixel the colour of the nearest pixel inside the eroded mask.
+def _nearest_solid_color(
+    views: Float[Tensor, "view height width 3"], hard: Bool[Tensor, "view height width"]
+) -> tuple[Float[Tensor, "view height width 3"], Bool[Tensor, "view height width"]]:
+    """Per pixel the colour of the nearest pixel inside the eroded mask, and whether one is near.
 
     In parts too thin to have an inside: of the pixel farthest from white nearby.
     """
@@ -148,10 +158,9 @@ def _nearest_solid_color(views: Tensor, hard: Tensor) -> Tensor:
     _, strongest = torch.nn.functional.max_pool2d(
         strength[:, None], side, stride=1, padding=SEARCH_PX, return_indices=True
     )
-    found = []
+    found, is_near = [], []
     for image, inside, fallback in zip(views, core, strongest[:, 0], strict=True):
-        flat = image.reshape(-1, 3)
-        index = fallback
+        index, close = fallback, torch.zeros_like(inside)
         if bool(inside.any()):
             distance, (rows, columns) = ndimage.distance_transform_edt(
                 ~inside.cpu().numpy(), return_indices=True
@@ -159,5 +168,6 @@ def _nearest_solid_color(views: Tensor, hard: Tensor) -> Tensor:
             nearest = torch.from_numpy(rows * image.shape[1] + columns).to(fallback)
             close = torch.from_numpy(distance <= SEARCH_PX).to(inside.device)
             index = torch.where(close, nearest, fallback)
-        found.append(flat[index.reshape(-1)].reshape(image.shape))
-    return torch.stack(found)
+        found.append(image.reshape(-1, 3)[index.reshape(-1)].reshape(image.shape))
+        is_near.append(close)
+    return torch.stack(found), torch.stack(is_near)

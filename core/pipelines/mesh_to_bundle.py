@@ -17,18 +17,15 @@ from torch import Tensor
 
 from ..bundle_image import MAX_TILE_PX, MIN_TILE_PX, BundleImage
 from ..camera import ViewRig, make_kiss3dgen_rig
-from ..geometry.normals import encode_bundle_normals, face_normals
-from ..geometry.transforms import normalize as normalize_vectors
-from ..geometry.transforms import pixel_rays
+from ..geometry.normals import encode_bundle_normals
 from ..mesh import Mesh
 from ..progress import Progress, ProgressCallback, ignore_progress
-from ..rendering.mesh import MeshRender, Shading, render_mesh
+from ..rendering.facing_normals import facing_normals, with_sheet_normals
+from ..rendering.mesh import Shading, render_mesh
 
 SUPERSAMPLING = 2
 BUNDLE_LONGEST_SIDE = 1.8
 UNCOLORED_GREY = 204 / 255
-# Interpolated normals that leave the face's own by more come from faces of opposite winding.
-AGREEING_COSINE = 0.3
 
 
 def render_bundle(
@@ -44,8 +41,8 @@ def render_bundle(
     """Draw RGB and normal tiles of a mesh from all cameras of a rig.
 
     Args:
-        mesh: may be open or of mixed winding; normals are turned towards the viewer. A mesh
-            without any colour is drawn grey.
+        mesh: may be open, of mixed winding or hold each face twice; normals are turned towards the
+            viewer. A mesh without any colour is drawn grey.
         tile_px: side of a tile, 64..1024.
         rig: cameras; None takes the four of Kiss3DGen.
         normalize: centre the mesh and scale its longest side to 1.8 first.
@@ -67,7 +64,7 @@ def render_bundle(
     rig = make_kiss3dgen_rig() if rig is None else rig
     rig = rig.to(mesh.vertices.device)
     mesh = mesh.normalized(BUNDLE_LONGEST_SIDE) if normalize else mesh
-    mesh = _visible_on_white(mesh)
+    mesh = with_sheet_normals(_visible_on_white(mesh))
     tiles = []
     for index in range(len(rig)):
         tiles.append(_draw_tile(mesh, rig.select([index]), tile_px, shading, supersampling))
@@ -95,28 +92,3 @@ def _draw_tile(
     layers = torch.cat([drawn.rgb, encoded, covered], dim=-1).permute(0, 3, 1, 2)
     small = torch.nn.functional.avg_pool2d(layers, supersampling).permute(0, 2, 3, 1)
     return small[..., :3].clamp(0, 1), small[..., 3:6].clamp(0, 1), small[..., 6]
-
-
-def facing_normals(
-    drawn: MeshRender, mesh: Mesh, rig: ViewRig
-) -> Float[Tensor, "view height width 3"]:
-    """Normal maps in which every pixel looks to the viewer, whatever the winding of the faces.
-
-    Smooth normals are kept where they agree with the face; elsewhere (vertices shared by faces of
-    opposite winding) the face's own normal stands in. Zero on the background.
-    """
-    covered = (drawn.face_index >= 0)[..., None]
-    flat = face_normals(mesh.vertices, mesh.faces)[drawn.face_index.clamp(min=0)]
-    towards = torch.stack([_towards_camera(drawn, rig, index) for index in range(len(rig))])
-    flat = torch.where((flat * towards).sum(dim=-1, keepdim=True) < 0, -flat, flat)
-    agreement = (flat * drawn.normals_world).sum(dim=-1, keepdim=True)
-    smooth = drawn.normals_world * torch.where(agreement < 0, -1.0, 1.0)
-    chosen = torch.where(agreement.abs() < AGREEING_COSINE, flat, smooth)
-    return normalize_vectors(torch.where(covered, chosen, torch.zeros_like(chosen)))
-
-
-def _towards_camera(drawn: MeshRender, rig: ViewRig, index: int) -> Tensor:
-    """Unit vectors from the surface to the eye for one view."""
-    height, width = drawn.alpha.shape[1:]
-    _, directions = pixel_rays(rig[index], width=int(width), height=int(height))
-    return -directions.to(drawn.rgb)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -23,6 +23,7 @@ from ..gaussian_cloud import GaussianCloud
 from ..geometry.normals import encode_bundle_normals, encode_world_normals
 from ..mesh import Mesh
 from ..progress import Progress, ProgressCallback, ignore_progress
+from ..rendering.facing_normals import facing_normals, with_sheet_normals
 from ..rendering.mesh import MeshRender, Shading, render_mesh
 from ..rendering.splats import SplatRender, render_splats
 
@@ -125,9 +126,10 @@ def render_mesh_views(
     on_progress: ProgressCallback = ignore_progress,
 ) -> ViewImages:
     """Draw a mesh from every camera; without gradients."""
+    mesh = with_sheet_normals(mesh)
 
     def draw(part: ViewRig) -> MeshRender:
-        return render_mesh(
+        drawn = render_mesh(
             mesh,
             part,
             width=params.size_px,
@@ -135,6 +137,7 @@ def render_mesh_views(
             background=BACKGROUNDS[params.background],
             shading=params.shading,
         )
+        return replace(drawn, normals_world=facing_normals(drawn, mesh, part))
 
     return _draw_views(draw, rig, params, on_progress)
 

@@ -3,7 +3,12 @@ import torch
 import trimesh
 from lift3d.core.geometry.components import connected_components
 from lift3d.core.geometry.edges import build_edges, edge_lengths
-from lift3d.core.geometry.repair import euler_characteristic, is_manifold, is_watertight
+from lift3d.core.geometry.repair import (
+    euler_characteristic,
+    is_manifold,
+    is_watertight,
+    signed_volume,
+)
 from lift3d.core.geometry.subdivision import loop_subdivide
 from lift3d.core.geometry.submesh import first_of_each, group_rows
 from lift3d.core.mesh import Mesh
@@ -112,3 +117,20 @@ def test_empty_meshes_and_loose_vertices_pass_and_negative_numbers_do_not():
     assert int(connected_components(refined.faces).max()) == 0
     with pytest.raises(ValueError, match="must not be negative"):
         loop_subdivide(lone, -1)
+
+
+def test_interpolation_keeps_old_vertices_and_the_thickness_of_a_rod():
+    rod = _mesh(trimesh.creation.torus(1.0, 0.1, major_sections=40, minor_sections=5))
+    plain = loop_subdivide(rod, 1, 0.0)
+    kept = loop_subdivide(rod, 1, 0.0, interpolate=True)
+    assert torch.equal(kept.faces, plain.faces)
+
+    def shift(refined: Mesh) -> float:
+        return float((refined.vertices[: rod.num_vertices] - rod.vertices).norm(dim=1).mean())
+
+    assert shift(kept) < 0.25 * shift(plain)
+    before, shrunk, round_again = (
+        float(signed_volume(mesh.vertices, mesh.faces)) for mesh in (rod, plain, kept)
+    )
+    circle = 2 * torch.pi**2 * 0.1**2  # the torus that the vertices lie on
+    assert shrunk < before < round_again < circle

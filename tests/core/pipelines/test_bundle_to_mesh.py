@@ -2,16 +2,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+import trimesh
 from lift3d.core.bundle_image import BundleImage
 from lift3d.core.camera import make_kiss3dgen_rig, make_stdgen_rig
 from lift3d.core.evaluation.image_metrics import silhouette_iou
 from lift3d.core.evaluation.mesh_metrics import normal_error_deg
 from lift3d.core.geometry.depth_carving import CarvingParams
-from lift3d.core.geometry.repair import is_manifold, is_watertight
+from lift3d.core.geometry.repair import is_manifold, is_watertight, signed_volume
 from lift3d.core.geometry.visual_hull import VisualHullParams
 from lift3d.core.mesh import Mesh
 from lift3d.core.pipelines.bundle_to_mesh import (
+    CleanUpParams,
     ReconstructionParams,
+    clean_up,
     reconstruct_from_bundle,
     reconstruct_from_views,
 )
@@ -137,3 +140,13 @@ def test_wrong_numbers_of_cameras_sizes_and_nan_are_refused(unchecked_shapes):
         reconstruct_from_views(bundle.rgb_views, normals, masks * float("nan"), rig)
     with pytest.raises(ValueError, match="rgb_views must have shape"):
         reconstruct_from_views(bundle.rgb_views[None], normals, masks, make_kiss3dgen_rig())
+
+
+def test_clean_up_keeps_rods_of_a_few_edges_round():
+    source = trimesh.creation.torus(0.8, 0.01, major_sections=500, minor_sections=6)
+    rod = Mesh(torch.tensor(source.vertices).float(), torch.tensor(source.faces).long())
+    volume = float(signed_volume(rod.vertices, rod.faces))
+    kept = clean_up(rod)
+    released = clean_up(rod, CleanUpParams(inflation=0.0))
+    assert float(signed_volume(kept.vertices, kept.faces)) > 0.9 * volume
+    assert float(signed_volume(released.vertices, released.faces)) < 0.85 * volume
