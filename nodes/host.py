@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..core.backends.probe import Kind, backend_status
+from ..core.diffusion.placement import OneAtATimePlacement, plain_tensors
 from ..core.progress import Progress, ProgressCallback
 from ..standalone import folders as standalone_folders
 
@@ -91,6 +92,45 @@ def output_device() -> torch.device:
 
         return comfy.model_management.intermediate_device()
     return torch.device("cpu")
+
+
+def network_device() -> torch.device:
+    """Device on which networks run: what ComfyUI chose, else CUDA where there is a card."""
+    if IN_COMFYUI:
+        import comfy.model_management
+
+        return comfy.model_management.get_torch_device()
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class HostPlacement(OneAtATimePlacement):
+    """Networks of our own take turns on the device; ComfyUI's models make room for them."""
+
+    def prepare(self, network: Any) -> None:
+        """Swap the network in unless it is the one there."""
+        if IN_COMFYUI and network is not self.resident:
+            import comfy.model_management as management
+
+            size = sum(value.numel() * value.element_size() for value in network.parameters())
+            management.free_memory(size + management.minimum_inference_memory(), self.device)
+        super().prepare(network)
+
+    def release(self) -> None:
+        """Let the device go; the networks wait in main memory."""
+        if self.resident is not None:
+            with plain_tensors():
+                self.resident.to("cpu")
+            self.resident = None
+
+
+@contextlib.contextmanager
+def network_placement() -> Iterator[HostPlacement]:
+    """Placement for networks of our own while one node runs."""
+    placement = HostPlacement(network_device())
+    try:
+        yield placement
+    finally:
+        placement.release()
 
 
 @contextlib.contextmanager
@@ -307,8 +347,10 @@ def register_model_folder() -> None:
         folder_paths.add_model_folder_path(MODEL_FOLDER, default)
 
 
-def model_folders() -> list[Path]:
-    """Folders that are searched for weights."""
+def model_folders(*kinds: str) -> list[Path]:
+    """Folders that are searched for weights: ours, then those of ComfyUI's model ``kinds``."""
+    names = (MODEL_FOLDER, *kinds)
     if IN_COMFYUI:
-        return [Path(path) for path in folder_paths.get_folder_paths(MODEL_FOLDER)]
-    return [Path("models") / MODEL_FOLDER]
+        found = [path for name in names for path in folder_paths.get_folder_paths(name)]
+        return list(dict.fromkeys(map(Path, found)))
+    return [Path("models") / name for name in names]

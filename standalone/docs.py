@@ -108,6 +108,8 @@ def _output_table(schema: Any) -> str:
 def _types(item: Any) -> str:
     kind = item.get_io_type()
     if kind == "COMBO":
+        if "lift3d_weights" in item.options:
+            return "weights"
         return "file or sample" if "mesh_upload" in item.options else _choices(item)
     low, high = item.options.get("min"), item.options.get("max")
     limits = f", {low:g}..{high:g}" if low is not None and high is not None else ""
