@@ -224,7 +224,7 @@ def save_view_model(
     scheduler = DDIMScheduler(
         num_train_timesteps=NUM_TRAIN_STEPS, beta_start=0.00085, beta_end=0.012,
         beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
-        steps_offset=0, prediction_type=training.params.prediction,
+        steps_offset=1, prediction_type=training.params.prediction,
     )  # fmt: skip
     pipeline: Any = StableDiffusionPipeline(
         vae=None if vae is None else vae.half(),
