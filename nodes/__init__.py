@@ -17,8 +17,13 @@ class Lift3DExtension(ComfyExtension):
             bundle,
             cameras,
             convert,
+            edit_bundle,
+            generate,
             health,
             inspect,
+            lrm,
+            multiview,
+            native,
             reconstruct,
             splats,
             texture,
@@ -27,6 +32,7 @@ class Lift3DExtension(ComfyExtension):
 
         register_model_folder()
         themes = (
-            assets, bundle, reconstruct, texture, cameras, views, splats, inspect, convert, health,
+            assets, bundle, generate, edit_bundle, native, multiview, lrm, reconstruct, texture,
+            cameras, views, splats, inspect, convert, health,
         )  # fmt: skip
         return [node for theme in themes for node in theme.NODES]

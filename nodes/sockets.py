@@ -4,7 +4,9 @@ Converters copy: a node's inputs are cached by ComfyUI and shared with other nod
 hands out a tensor of theirs. Meshes and Gaussians have their own files beside this one.
 
 Private link types: LIFT3D_RIG is a `ViewRig`, an ordered set of cameras. ComfyUI's LOAD3D_CAMERA
-holds a single camera; the nodes "Rig To Cameras" and "Cameras To Rig" convert.
+holds a single camera; the nodes "Rig To Cameras" and "Cameras To Rig" convert. LIFT3D_DIFFUSION is
+a `DiffusionModel`, LIFT3D_CONTROLNET a ControlNet that its loader made, LIFT3D_CONTROLS a tuple of
+`ControlRequest` and LIFT3D_PROMPT a `BundlePrompt`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..core.camera import Camera, ViewRig
+from ..core.diffusion.model import LatentFormat
 from ..core.geometry.normals import decode_bundle_normals, decode_world_normals
 from ..core.geometry.transforms import matrix_to_quat, quat_to_matrix
 from .host import io, link_type, output_device
@@ -25,6 +28,10 @@ MeshSocket = io.Mesh
 SplatSocket = link_type("Splat", "SPLAT")
 CameraSocket = link_type("Load3DCamera", "LOAD3D_CAMERA")
 RigSocket = io.Custom("LIFT3D_RIG")
+DiffusionSocket = io.Custom("LIFT3D_DIFFUSION")
+ControlNetSocket = io.Custom("LIFT3D_CONTROLNET")
+ControlsSocket = io.Custom("LIFT3D_CONTROLS")
+PromptSocket = io.Custom("LIFT3D_PROMPT")
 TrimeshSocket = io.Custom("TRIMESH")
 GsPlySocket = io.Custom("GS_PLY")
 FileSocket = link_type("File3DAny", "FILE_3D")
@@ -128,6 +135,12 @@ def normals_from_link(value: Tensor, rig: ViewRig, encoding: str) -> Tensor:
     return (
         decode_world_normals(colors) if encoding == "world" else decode_bundle_normals(colors, rig)
     )
+
+
+def latents_to_link(latents: Tensor, latent_format: LatentFormat) -> dict[str, Tensor]:
+    """LATENT of network latents, as ComfyUI's VAE Decode takes it."""
+    encoded = latent_format.from_network(latents.detach().float())
+    return {"samples": encoded.to(output_device(), copy=True)}
 
 
 def masks_to_link(masks: Tensor) -> Tensor:

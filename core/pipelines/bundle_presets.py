@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from .control_images import CONTROL_KINDS, ControlKind
 
+PRESET_NAMES = ("image", "image_app", "mesh")
 CONFIG_FILE = Path(__file__).resolve().parent.parent / "configs" / "bundle.yaml"
 
 

@@ -7,7 +7,7 @@ Reference: Kiss3DGen (Lin et al. 2025), Sec. 3.4, and its released pipeline.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -54,9 +54,13 @@ class ControlRequest:
     params: ControlImageParams = field(default_factory=ControlImageParams)
 
     @staticmethod
-    def from_preset(network: Any, preset: ControlPreset) -> ControlRequest:
+    def from_preset(
+        network: Any,
+        preset: ControlPreset,
+        image: Float[Tensor, "1 height width 3"] | None = None,
+    ) -> ControlRequest:
         """Request with the numbers of a preset."""
-        return ControlRequest(network, preset.mode, preset.scale, preset.start, preset.end)
+        return ControlRequest(network, preset.mode, preset.scale, preset.start, preset.end, image)
 
 
 def enhance_bundle(
@@ -127,7 +131,12 @@ def make_control(
 
 
 def union_mode(network: Any, kind: ControlKind) -> int | None:
-    """Index of a kind in a union network by the published table (tile is 1); None for others.
+    """Index of a kind in a union network by its own table (Flux: tile is 1); None for others.
+
+    Args:
+        network: handle with ``num_modes`` (None for a network of one purpose) and perhaps its own
+            table ``modes``; without one the published table of Flux holds.
+        kind: of the condition picture.
 
     Raises:
         ValueError: a union network has no such mode.
@@ -135,12 +144,12 @@ def union_mode(network: Any, kind: ControlKind) -> int | None:
     num_modes = getattr(network, "num_modes", None)
     if num_modes is None:
         return None
-    index = UNION_MODES.get(kind)
-    if index is None or index >= num_modes:
-        known = ", ".join(name for name, number in UNION_MODES.items() if number < num_modes)
+    table: Mapping[str, int] = getattr(network, "modes", UNION_MODES)
+    known = {name: index for name, index in table.items() if index < num_modes}
+    if kind not in known:
         raise ValueError(
             f"The union ControlNet '{getattr(network, 'name', 'given')}' has no mode for '{kind}' "
-            f"pictures; it knows {known}. Choose one of them, or load a ControlNet made for "
-            f"'{kind}'."
+            f"pictures; it knows {', '.join(known)}. Choose one of them, or load a ControlNet made "
+            f"for '{kind}'."
         )
-    return index
+    return known[kind]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -122,6 +123,63 @@ class PartRegion:
 
 MeshRegion = BoxRegion | SphereRegion | ColorRegion | PartRegion
 """A test of the surface: its method ``holds`` says which points belong to the region."""
+
+RegionKind = Literal["box", "sphere", "color", "part"]
+REGION_KINDS: tuple[RegionKind, ...] = ("box", "sphere", "color", "part")
+
+
+def make_region(
+    kind: RegionKind,
+    *,
+    center_x: float,
+    center_y: float,
+    center_z: float,
+    size_x: float,
+    size_y: float,
+    size_z: float,
+    radius: float,
+    color: str,
+    tolerance: float,
+    part: int,
+) -> MeshRegion:
+    """Region of a kind from single numbers; each kind looks at its own ones.
+
+    Args:
+        kind: which test.
+        center_x: centre of box and sphere, and so on.
+        center_y: see ``center_x``.
+        center_z: see ``center_x``.
+        size_x: sides of the box, and so on.
+        size_y: see ``size_x``.
+        size_z: see ``size_x``.
+        radius: of the sphere.
+        color: sRGB as #rrggbb.
+        tolerance: of the colour.
+        part: number of the part.
+    """
+    center = (center_x, center_y, center_z)
+    if kind == "box":
+        return BoxRegion(center, (size_x, size_y, size_z))
+    if kind == "sphere":
+        return SphereRegion(center, radius)
+    if kind == "color":
+        return ColorRegion(parse_color(color), tolerance)
+    if kind == "part":
+        return PartRegion((part,))
+    raise ValueError(f"Unknown kind of region '{kind}'; choose {', '.join(REGION_KINDS)}.")
+
+
+def parse_color(text: str) -> tuple[float, float, float]:
+    """Channels 0..1 of an sRGB colour written as #rrggbb.
+
+    Raises:
+        ValueError: it is written otherwise.
+    """
+    digits = text.strip().removeprefix("#")
+    if len(digits) != 6 or not all(digit in "0123456789abcdefABCDEF" for digit in digits):
+        raise ValueError(f"A colour is written as #rrggbb, for example #c83232; got {text!r}.")
+    red, green, blue = (int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    return red, green, blue
 
 
 @torch.no_grad()
