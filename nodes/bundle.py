@@ -6,14 +6,11 @@ from typing import Any
 
 from ..core.bundle_image import (
     BUNDLE_COLUMNS,
-    MAX_TILE_PX,
-    MIN_TILE_PX,
     BundleImage,
     join_bundle,
     masks_from_white,
     split_bundle,
 )
-from ..core.camera import KISS3DGEN_RADIUS
 from ..core.pipelines.mesh_to_bundle import render_bundle
 from ..core.pipelines.render_views import make_bundle_rig
 from .host import ADVANCED, compute_device, io, make_progress, make_schema
@@ -29,6 +26,7 @@ from .sockets import (
     single_image_from_link,
 )
 from .sockets_mesh import mesh_from_link
+from .widgets import BUNDLE_RADII, bundle_radius_input, tile_input
 
 CATEGORY = "Lift3D/Bundle"
 BUNDLE_TOOLTIP = (
@@ -53,14 +51,7 @@ class RenderBundle(io.ComfyNode):
             search_aliases=["3d bundle image", "multiview", "kiss3dgen", "normal maps", "views"],
             inputs=[
                 mesh_input(tooltip="The mesh to draw; a batch is drawn as one object."),
-                io.Int.Input(
-                    "tile_px",
-                    default=512,
-                    min=MIN_TILE_PX,
-                    max=MAX_TILE_PX,
-                    step=8,
-                    tooltip="Side of one tile in pixels; 512 gives the published 2048 x 1024.",
-                ),
+                tile_input("Side of one tile in pixels; 512 gives the published 2048 x 1024."),
                 io.Boolean.Input(
                     "normalize",
                     default=True,
@@ -114,14 +105,8 @@ class SplitBundle(io.ComfyNode):
                     tooltip="Number of views, 4 in the published bundle.",
                     **ADVANCED,
                 ),
-                io.Float.Input(
-                    "radius",
-                    default=KISS3DGEN_RADIUS,
-                    min=1.0,
-                    max=100.0,
-                    step=0.05,
-                    tooltip="Distance of the cameras from the centre, in world units: 4.5 for "
-                    "bundles of this pack, 4.15 for pictures of Kiss3DGen's model.",
+                bundle_radius_input(
+                    f"Distance of the cameras from the centre, in world units: {BUNDLE_RADII}",
                     **ADVANCED,
                 ),
             ],

@@ -15,6 +15,7 @@ from .sockets import (
     rig_input,
 )
 from .sockets_mesh import mesh_from_link
+from .widgets import seed_input
 
 CATEGORY = "Lift3D/Measure"
 REPORT_TOOLTIP = "The report as text."
@@ -81,14 +82,7 @@ class CompareMeshes(io.ComfyNode):
                     step=100,
                     tooltip="Points drawn from each surface; more give steadier numbers.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of the points: the same seed gives the same numbers.",
-                ),
+                seed_input("Seed of the points: the same seed gives the same numbers."),
                 rig_input(
                     "Views for normals and silhouettes, round the reference scaled to 1.8; "
                     "without them the four of the bundle image."

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from ..core.bundle_image import split_bundle
-from ..core.camera import KISS3DGEN_RADIUS
 from ..core.pipelines.bundle_to_mesh import (
     ReconstructionParams,
     reconstruct_from_bundle,
@@ -30,9 +29,16 @@ from .sockets import (
     single_image_from_link,
 )
 from .sockets_mesh import mesh_from_link, mesh_to_link
+from .widgets import (
+    BUNDLE_RADII,
+    bundle_radius_input,
+    normal_encoding_input,
+    seed_input,
+    steps_input,
+)
 
 CATEGORY = "Lift3D/Reconstruct"
-INITIAL_MESH_TOOLTIP = "Start from this mesh, placed as in the views, instead of 'start'."
+MAX_STEPS = 2000
 
 
 def refinement_inputs() -> list[Any]:
@@ -46,30 +52,29 @@ def refinement_inputs() -> list[Any]:
             "the normals, 'visual_hull' by the silhouettes alone, 'sphere' starts from a ball "
             "(give it 200 and 100 steps).",
         ),
-        io.Int.Input(
+        steps_input(
             "coarse_steps",
-            default=50,
-            min=0,
-            max=2000,
-            tooltip="Steps of the first stage, which finds the shape. 200 from a sphere.",
+            50,
+            "Steps of the first stage, which finds the shape. 200 from a sphere.",
+            most=MAX_STEPS,
         ),
-        io.Int.Input(
+        steps_input(
             "fine_steps",
-            default=50,
-            min=0,
-            max=2000,
-            tooltip="Steps of the second stage, which finds the detail. 100 from a sphere.",
+            50,
+            "Steps of the second stage, which finds the detail. 100 from a sphere.",
+            most=MAX_STEPS,
         ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFF,
-            control_after_generate=True,
-            tooltip="Seed of the remeshing: the same seed gives the same mesh.",
-            **ADVANCED,
-        ),
+        seed_input("Seed of the remeshing: the same seed gives the same mesh.", **ADVANCED),
     ]
+
+
+def initial_mesh_input() -> Any:
+    """Mesh to refine, which both reconstructions take last."""
+    return mesh_input(
+        "initial_mesh",
+        optional=True,
+        tooltip="Start from this mesh, placed as in the views, instead of 'start'.",
+    )
 
 
 class ReconstructFromBundle(io.ComfyNode):
@@ -91,15 +96,8 @@ class ReconstructFromBundle(io.ComfyNode):
                     "normal maps, both on white.",
                 ),
                 *refinement_inputs(),
-                io.Float.Input(
-                    "radius",
-                    default=KISS3DGEN_RADIUS,
-                    min=1.0,
-                    max=100.0,
-                    step=0.05,
-                    tooltip="Distance of the cameras when no rig is connected: 4.5 for bundles of "
-                    "this pack, 4.15 for pictures of Kiss3DGen's model.",
-                    **ADVANCED,
+                bundle_radius_input(
+                    f"Distance of the cameras when no rig is connected: {BUNDLE_RADII}", **ADVANCED
                 ),
                 io.Mask.Input(
                     "masks",
@@ -108,7 +106,7 @@ class ReconstructFromBundle(io.ComfyNode):
                     "normal row.",
                 ),
                 rig_input("Cameras of the columns; without it the four of the published bundle."),
-                mesh_input("initial_mesh", optional=True, tooltip=INITIAL_MESH_TOOLTIP),
+                initial_mesh_input(),
             ],
             outputs=[
                 MeshSocket.Output("mesh", tooltip="The mesh, with vertex colours of the views."),
@@ -160,15 +158,9 @@ class ReconstructFromViews(io.ComfyNode):
                 io.Image.Input("normals", tooltip="Normal maps of the same views on white."),
                 io.Mask.Input("masks", tooltip="Silhouettes of the same views, 1 inside."),
                 rig_input("Cameras of the views.", optional=False),
-                io.Combo.Input(
-                    "normal_encoding",
-                    options=["bundle", "world"],
-                    default="bundle",
-                    tooltip="Colours of the normals: 'bundle' in the frame of each camera as in "
-                    "the bundle image, 'world' as (n + 1) / 2 in world axes.",
-                ),
+                normal_encoding_input(),
                 *refinement_inputs(),
-                mesh_input("initial_mesh", optional=True, tooltip=INITIAL_MESH_TOOLTIP),
+                initial_mesh_input(),
             ],
             outputs=[MeshSocket.Output("mesh", tooltip="The mesh, with vertex colours.")],
         )

@@ -19,6 +19,7 @@ from .sockets import (
 )
 from .sockets_mesh import mesh_from_link
 from .sockets_splat import cloud_from_link, cloud_to_link
+from .widgets import seed_input, steps_input
 
 CATEGORY = "Lift3D/Splats"
 
@@ -34,13 +35,7 @@ def fit_inputs(gaussians: int, steps: int) -> list[Any]:
             step=100,
             tooltip="Number of Gaussians to start with; more show finer detail and take longer.",
         ),
-        io.Int.Input(
-            "steps",
-            default=steps,
-            min=0,
-            max=100_000,
-            tooltip="Steps of optimisation, one view each.",
-        ),
+        steps_input("steps", steps, "Steps of optimisation, one view each."),
         io.Int.Input(
             "sh_degree",
             default=0,
@@ -48,14 +43,7 @@ def fit_inputs(gaussians: int, steps: int) -> list[Any]:
             max=3,
             tooltip="View dependence of colours: 0 none, 3 as in published splats.",
         ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFF,
-            control_after_generate=True,
-            tooltip="The same seed gives the same Gaussians on the same machine.",
-        ),
+        seed_input("The same seed gives the same Gaussians on the same machine."),
     ]
 
 

@@ -25,17 +25,23 @@ from .sockets import (
     rig_input,
 )
 from .sockets_mesh import mesh_from_link, mesh_to_link, meshes_from_link
+from .widgets import share_input, texture_size_input
 
 CATEGORY = "Lift3D/Texture"
-VIEWS_TOOLTIP = "Pictures of the mesh, one per camera of the rig and in its order."
-MASKS_TOOLTIP = (
-    "Where the pictures show the object, 1 inside; without masks the silhouette of the mesh counts."
-)
-PROJECTION_RIG_TOOLTIP = "The cameras that the pictures were made with."
+
+
+def view_inputs() -> list[Any]:
+    """Pictures and cameras, which both projections take first."""
+    return [
+        io.Image.Input(
+            "images", tooltip="Pictures of the mesh, one per camera of the rig and in its order."
+        ),
+        rig_input("The cameras that the pictures were made with.", optional=False),
+    ]
 
 
 def projection_inputs() -> list[Any]:
-    """Inputs that both projections have."""
+    """Inputs that both projections take last."""
     return [
         io.Float.Input(
             "angle_falloff",
@@ -52,6 +58,12 @@ def projection_inputs() -> list[Any]:
             default=False,
             tooltip="What no view sees keeps the colours that the mesh has; off, it takes those "
             "of its neighbours.",
+        ),
+        io.Mask.Input(
+            "masks",
+            optional=True,
+            tooltip="Where the pictures show the object, 1 inside; without masks the silhouette "
+            "of the mesh counts.",
         ),
     ]
 
@@ -71,16 +83,8 @@ class ProjectTexture(io.ComfyNode):
             search_aliases=["bake texture", "texture projection", "multiview bake", "retexture"],
             inputs=[
                 mesh_input(tooltip="Mesh to texture; its shape stays as it is."),
-                io.Image.Input("images", tooltip=VIEWS_TOOLTIP),
-                rig_input(PROJECTION_RIG_TOOLTIP, optional=False),
-                io.Int.Input(
-                    "size_px",
-                    default=1024,
-                    min=64,
-                    max=8192,
-                    step=64,
-                    tooltip="Side of the square texture in pixels.",
-                ),
+                *view_inputs(),
+                texture_size_input("size_px", "Side of the square texture in pixels."),
                 io.Combo.Input(
                     "mode",
                     options=["blend", "best_view"],
@@ -96,7 +100,6 @@ class ProjectTexture(io.ComfyNode):
                     "mesh's own, 'unwrap' always makes new ones.",
                 ),
                 *projection_inputs(),
-                io.Mask.Input("masks", optional=True, tooltip=MASKS_TOOLTIP),
             ],
             outputs=[
                 MeshSocket.Output("mesh", tooltip="The mesh with UVs and texture."),
@@ -152,10 +155,8 @@ class ProjectVertexColors(io.ComfyNode):
             search_aliases=["vertex colours", "color mesh", "multiview bake"],
             inputs=[
                 mesh_input(tooltip="Mesh to colour; a texture that it has is dropped."),
-                io.Image.Input("images", tooltip=VIEWS_TOOLTIP),
-                rig_input(PROJECTION_RIG_TOOLTIP, optional=False),
+                *view_inputs(),
                 *projection_inputs(),
-                io.Mask.Input("masks", optional=True, tooltip=MASKS_TOOLTIP),
             ],
             outputs=[
                 MeshSocket.Output("mesh", tooltip="The mesh with vertex colours."),
@@ -203,13 +204,8 @@ class UnwrapMesh(io.ComfyNode):
                     tooltip="'xatlas' gives the best charts, 'parts' is quick for big meshes, "
                     "'auto' decides by size.",
                 ),
-                io.Int.Input(
-                    "resolution_px",
-                    default=1024,
-                    min=64,
-                    max=8192,
-                    step=64,
-                    tooltip="Side of the texture that the padding is meant for.",
+                texture_size_input(
+                    "resolution_px", "Side of the texture that the padding is meant for."
                 ),
                 io.Int.Input(
                     "padding_px",
@@ -243,22 +239,8 @@ class SetMaterial(io.ComfyNode):
             search_aliases=["pbr", "metallic", "roughness", "unlit"],
             inputs=[
                 mesh_input(tooltip="Mesh, or batch of parts, to change."),
-                io.Float.Input(
-                    "metallic",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="0 is plastic or wood, 1 is metal.",
-                ),
-                io.Float.Input(
-                    "roughness",
-                    default=0.9,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="0 is a mirror, 1 is matte.",
-                ),
+                share_input("metallic", 0.0, "0 is plastic or wood, 1 is metal."),
+                share_input("roughness", 0.9, "0 is a mirror, 1 is matte."),
                 io.Boolean.Input(
                     "double_sided", default=True, tooltip="Draw the inside of open surfaces too."
                 ),

@@ -27,6 +27,7 @@ from .sockets import (
 )
 from .sockets_mesh import mesh_from_link
 from .sockets_splat import cloud_from_link
+from .widgets import normal_encoding_input
 
 CATEGORY = "Lift3D/Views"
 MASK_TOOLTIP = "Coverage of each view: 1 inside the object."
@@ -93,14 +94,7 @@ class RenderMesh(io.ComfyNode):
                 size_input(),
                 shading_input(),
                 background_input(),
-                io.Combo.Input(
-                    "normal_encoding",
-                    options=["bundle", "world"],
-                    default="bundle",
-                    tooltip="Colours of the normals: 'bundle' in the frame of each camera as in "
-                    "the bundle image, 'world' as (n + 1) / 2 in world axes.",
-                    **ADVANCED,
-                ),
+                normal_encoding_input(**ADVANCED),
                 rig_input("Cameras; without them the four of the bundle image."),
             ],
             outputs=[
