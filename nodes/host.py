@@ -171,7 +171,8 @@ def _comfyui_progress() -> ProgressCallback:
             bar.append(comfy.utils.ProgressBar(progress.total))
         preview = None if progress.preview is None else _jpeg_preview(progress.preview)
         bar[0].update_absolute(progress.step, progress.total, preview)
-        if progress.message and time.monotonic() - last_text[0] > TEXT_EVERY_S:
+        due = time.monotonic() - last_text[0] > TEXT_EVERY_S or progress.step >= progress.total
+        if progress.message and due:  # the last text stays on the node
             last_text[0] = time.monotonic()
             _show_text(progress.message)
 
@@ -183,6 +184,13 @@ def _jpeg_preview(image: Tensor) -> tuple[str, Any, int]:
 
     pixels = (image.detach().float().clamp(0, 1) * 255).round().byte().cpu().numpy()
     return "JPEG", Image.fromarray(pixels), PREVIEW_PX
+
+
+def report_face(text: str) -> Any:
+    """What the face of a node shows of a report; without ComfyUI the runner prints it."""
+    if IN_COMFYUI:
+        _show_text(text)  # its front end shows PreviewText on nodes of its own only
+    return ui.PreviewText(text)
 
 
 def _show_text(text: str) -> None:
