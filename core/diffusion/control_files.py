@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..networks.weights import load_weights, read_weights
 from .controls import ControlNetwork
@@ -61,7 +61,8 @@ def _from_file(path: Path, dtype: torch.dtype) -> ControlNetwork:
     with plain_tensors():
         with torch.device("meta"):
             network: Any = FluxControlNetModel(**config)
-        load_weights(network.to(dtype), state, name=path.name)
+        nn.Module.to(network, dtype)  # the method of diffusers warns about types it need not
+        load_weights(network, state, name=path.name)
         return _control(freeze(network), path.name)
 
 

@@ -124,7 +124,7 @@ def read_network(folder: Path, kind: str, dtype: torch.dtype) -> nn.Module:
     Raises:
         ValueError: the class is not known, the files are damaged, or weights are missing.
     """
-    loader = _network_class(kind)
+    loader = network_class(kind)
     try:
         with plain_tensors(), quiet_libraries():
             network, report = loader.from_pretrained(
@@ -192,7 +192,8 @@ def quiet_libraries() -> Any:
     return block()
 
 
-def _network_class(kind: str) -> Any:
+def network_class(kind: str) -> Any:
+    """Class of diffusers or transformers of a known name."""
     import diffusers
     import transformers
 

@@ -23,6 +23,7 @@ from .image_codec import ImageCodec, codec_dtype, vae_latent_format
 from .model import ModelDefaults
 from .model_parts import Backbone, ModelParts
 from .placement import Placement
+from .single_file import read_checkpoint
 from .text_encoding import FluxText, SdxlText, StableDiffusionText, TextEncoder
 from .unet_network import UNetNetwork, scheduler_sigmas
 
@@ -75,11 +76,27 @@ def find_model(path: Path | str) -> Path:
     )
 
 
-def read_parts(
-    path: Path, dtype: torch.dtype, placement: Placement, config: Path | None = None
-) -> ModelParts:
-    """Parts of a model from a folder or a single file."""
-    return assemble(read_folder(path, dtype), dtype, placement)
+def read_single_file(
+    path: Path,
+    dtype: torch.dtype,
+    config: Path | None = None,
+    tokenizers: Mapping[str, Path] | None = None,
+) -> LoadedParts:
+    """Read all parts of a model from one checkpoint file; see `read_checkpoint`."""
+    parts = read_checkpoint(path, dtype, config=config, tokenizers=tokenizers)
+    folder = path.with_suffix("") if config is None else config
+    return LoadedParts(path.name, parts.networks, parts.tokenizers, parts.scheduler, folder)
+
+
+def check_files(path: Path, *, link: str = "") -> None:
+    """Quick check that a folder in diffusers layout is complete; nothing is loaded.
+
+    Raises:
+        FileNotFoundError: files are missing; the message names them.
+        ValueError: the model is of an unknown kind, or its index is damaged.
+    """
+    if path.is_dir():
+        require_parts(path, _known_index(path), link)
 
 
 def read_folder(folder: Path, dtype: torch.dtype, *, link: str = "") -> LoadedParts:
@@ -89,13 +106,7 @@ def read_folder(folder: Path, dtype: torch.dtype, *, link: str = "") -> LoadedPa
         FileNotFoundError: files are missing; all are named before any is read.
         ValueError: files are damaged or of an unknown kind.
     """
-    index = {part: kind for part, kind in read_index(folder).items() if part in USED_PARTS}
-    network = index.get("transformer", index.get("unet", ""))
-    if network not in NETWORK_CLASSES:
-        raise ValueError(
-            f"{folder} holds a model with the network {network or 'none'}, which is not known "
-            f"here; supported are {', '.join(NETWORK_CLASSES)}."
-        )
+    index = _known_index(folder)
     require_parts(folder, index, link)
     networks, tokenizers = {}, {}
     for part, kind in index.items():
@@ -107,6 +118,17 @@ def read_folder(folder: Path, dtype: torch.dtype, *, link: str = "") -> LoadedPa
     schedule = folder / "scheduler" / "scheduler_config.json"
     scheduler = read_json(schedule).data if schedule.is_file() else {}
     return LoadedParts(folder.name, networks, tokenizers, scheduler, folder)
+
+
+def _known_index(folder: Path) -> dict[str, str]:
+    index = {part: kind for part, kind in read_index(folder).items() if part in USED_PARTS}
+    network = index.get("transformer", index.get("unet", ""))
+    if network not in NETWORK_CLASSES:
+        raise ValueError(
+            f"{folder} holds a model with the network {network or 'none'}, which is not known "
+            f"here; supported are {', '.join(NETWORK_CLASSES)}."
+        )
+    return index
 
 
 def assemble(loaded: LoadedParts, dtype: torch.dtype, placement: Placement) -> ModelParts:

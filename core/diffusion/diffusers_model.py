@@ -8,7 +8,7 @@ its batch is the frames of one video, the only prompt is the empty one, the pict
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from .controls import (
     repeat_entries,
     require_fitting,
 )
-from .diffusers_loading import find_model, read_parts
+from .diffusers_loading import assemble, find_model, read_folder, read_single_file
 from .image_prompt import ReduxEncoder, append_image_tokens, load_redux
 from .lora_attach import attach_lora
 from .model import Conditioning, Control, LatentFormat, ModelDefaults
@@ -42,6 +42,8 @@ def load_diffusers_model(
     offload: Offload = "none",
     placement: Placement | None = None,
     config: Path | None = None,
+    tokenizers: Mapping[str, Path] | None = None,
+    link: str = "",
 ) -> DiffusersModel:
     """Load a diffusion model from local files; nothing is ever downloaded.
 
@@ -55,6 +57,8 @@ def load_diffusers_model(
         placement: replaces ``device`` and ``offload`` where the host manages memory.
         config: folder with configurations and tokenizers for a single file; by default a folder
             beside it with the same name.
+        tokenizers: folders of tokenizers ("clip", "t5") for single files whose folder has none.
+        link: where the model comes from, for messages about missing files.
 
     Raises:
         FileNotFoundError: files are missing; the message names them, before anything is read.
@@ -65,7 +69,12 @@ def load_diffusers_model(
         placement = make_placement(usual if device is None else device, offload)
     if dtype is None:
         dtype = torch.float32 if placement.device.type == "cpu" else torch.bfloat16
-    return DiffusersModel(read_parts(find_model(path), dtype, placement, config))
+    found = find_model(path)
+    if found.is_dir():
+        loaded = read_folder(found, dtype, link=link)
+    else:
+        loaded = read_single_file(found, dtype, config, tokenizers)
+    return DiffusersModel(assemble(loaded, dtype, placement))
 
 
 @dataclass(frozen=True)
