@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.health import check_health, health_text, is_healthy
-from .host import io, make_schema, model_folders, ui
+from .host import io, make_schema, model_folders, report_face
 
 
 class CheckHealth(io.ComfyNode):
@@ -40,7 +40,7 @@ class CheckHealth(io.ComfyNode):
     def execute(cls) -> Any:
         findings = check_health(model_folders())
         report = health_text(findings)
-        return io.NodeOutput(report, is_healthy(findings), ui=ui.PreviewText(report))
+        return io.NodeOutput(report, is_healthy(findings), ui=report_face(report))
 
 
 NODES = [CheckHealth]

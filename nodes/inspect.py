@@ -6,7 +6,7 @@ from typing import Any
 
 from ..core.evaluation.image_metrics import psnr, ssim
 from ..core.pipelines.inspect_mesh import compare_meshes, inspect_mesh
-from .host import io, make_schema, ui
+from .host import io, make_schema, report_face
 from .sockets import (
     images_from_link,
     mesh_input,
@@ -53,7 +53,7 @@ class InspectMesh(io.ComfyNode):
             report.num_vertices,
             report.num_faces,
             report.watertight,
-            ui=ui.PreviewText(report.text()),
+            ui=report_face(report.text()),
         )
 
 
@@ -106,7 +106,7 @@ class CompareMeshes(io.ComfyNode):
             seed=seed,
         )
         numbers = (found.chamfer, found.f_score_coarse, found.normal_error_deg)
-        return io.NodeOutput(found.text(), *numbers, ui=ui.PreviewText(found.text()))
+        return io.NodeOutput(found.text(), *numbers, ui=report_face(found.text()))
 
 
 class CompareImages(io.ComfyNode):
@@ -139,7 +139,7 @@ class CompareImages(io.ComfyNode):
         ratio = psnr(first, second)
         likeness = ssim(first, second)
         report = f"PSNR {ratio:.2f} dB, SSIM {likeness:.4f} over {first.shape[0]} pictures"
-        return io.NodeOutput(report, ratio, likeness, ui=ui.PreviewText(report))
+        return io.NodeOutput(report, ratio, likeness, ui=report_face(report))
 
 
 NODES = [InspectMesh, CompareMeshes, CompareImages]
