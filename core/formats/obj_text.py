@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 
 from .arrays import parse_numbers
 from .limits import MAX_FACES, MAX_TOKEN_BYTES, MAX_VERTICES, require_at_most
+from .obj_uniform import uniform_faces, uniform_floats
 
 ABSENT = -1
 
@@ -62,14 +63,14 @@ def parse_obj(data: bytes) -> ObjText:
         raise ValueError("it holds no faces.")
     require_at_most("vertices", where[b"v "].size, MAX_VERTICES)
     require_at_most("faces", where[b"f "].size, MAX_FACES)
-    vertices, colors = _parse_vertices(*_tokens([lines[i] for i in where[b"v "]], b"v"))
-    uvs = _columns(*_tokens([lines[i] for i in where[b"vt"]], b"vt"), 2, "texture coordinates")
+    vertices, colors = _parse_vertices([lines[i] for i in where[b"v "]])
+    uvs = _columns([lines[i] for i in where[b"vt"]], b"vt", 2, "texture coordinates")
     uvs[:, 1] = 1.0 - uvs[:, 1]  # OBJ counts v from the bottom
-    normals = _columns(*_tokens([lines[i] for i in where[b"vn"]], b"vn"), 3, "normals")
-    tokens, sizes = _tokens([lines[i] for i in where[b"f "]], b"f")
+    normals = _columns([lines[i] for i in where[b"vn"]], b"vn", 3, "normals")
+    raw, sizes = _parse_faces([lines[i] for i in where[b"f "]])
     # Negative indices count back from what stands above their line.
     above = [np.searchsorted(where[head], where[b"f "]) for head in (b"v ", b"vt", b"vn")]
-    corners = _resolve(_parse_corners(tokens), np.stack(above, axis=1), sizes)
+    corners = _resolve(raw, np.stack(above, axis=1), sizes)
     _check_range(corners, (len(vertices), len(uvs), len(normals)))
     other = np.flatnonzero(~np.isin(heads, [*where, b"", b"#", b"# "]))
     face_parts, parts, libraries = _parse_parts(lines, other, where[b"f "])
@@ -91,8 +92,17 @@ def _tokens(lines: list[bytes], keyword: bytes) -> tuple[np.ndarray, np.ndarray]
     return np.delete(array, starts), np.diff(np.append(starts, len(array))) - 1
 
 
-def _columns(tokens: np.ndarray, counts: np.ndarray, columns: int, what: str) -> np.ndarray:
-    """The first numbers of every line."""
+def _columns(lines: list[bytes], keyword: bytes, columns: int, what: str) -> np.ndarray:
+    """The first numbers of every line, as an array of its own."""
+    table = uniform_floats(lines, keyword)
+    if table is not None and table.shape[1] >= columns:
+        return table[:, :columns].copy()
+    return _columns_of_tokens(*_tokens(lines, keyword), columns, what)
+
+
+def _columns_of_tokens(
+    tokens: np.ndarray, counts: np.ndarray, columns: int, what: str
+) -> np.ndarray:
     if not counts.size:
         return np.zeros((0, columns))
     if counts.min() < columns:
@@ -101,9 +111,14 @@ def _columns(tokens: np.ndarray, counts: np.ndarray, columns: int, what: str) ->
     return parse_numbers(tokens[starts[:, None] + np.arange(columns)], "f8", what)
 
 
-def _parse_vertices(tokens: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def _parse_vertices(lines: list[bytes]) -> tuple[np.ndarray, np.ndarray | None]:
     """Positions, and sRGB colours (``v x y z r g b``) where vertices have them."""
-    positions = _columns(tokens, counts, 3, "vertices")
+    table = uniform_floats(lines, b"v")
+    if table is not None and table.shape[1] >= 3:
+        colors = np.clip(table[:, 3:6], 0.0, 1.0) if table.shape[1] >= 6 else None
+        return table[:, :3].copy(), colors
+    tokens, counts = _tokens(lines, b"v")
+    positions = _columns_of_tokens(tokens, counts, 3, "vertices")
     colored = np.flatnonzero(counts >= 6)  # four numbers are x y z w
     if not colored.size:
         return positions, None
@@ -111,6 +126,17 @@ def _parse_vertices(tokens: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray,
     colors = np.full((len(counts), 3), np.nan)
     colors[colored] = np.clip(parse_numbers(tokens[places], "f8", "colours"), 0.0, 1.0)
     return positions, colors
+
+
+def _parse_faces(
+    lines: list[bytes],
+) -> tuple[Int64[np.ndarray, "corner 3"], Int64[np.ndarray, " face"]]:
+    """Raw indices of position, uv and normal, 0 where a corner has none; corners of each face."""
+    quick = uniform_faces(lines)
+    if quick is not None:
+        return quick
+    tokens, sizes = _tokens(lines, b"f")
+    return _parse_corners(tokens), sizes
 
 
 def _parse_corners(tokens: np.ndarray) -> Int64[np.ndarray, "corner 3"]:
