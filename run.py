@@ -4,6 +4,7 @@
     python3 run.py demo                 make a first 3D object and say where it lies
     python3 run.py test                 lint, type check and run the tests
     python3 run.py workflow FILE ...    run a workflow JSON: --set NODE.input=VALUE --out DIR
+    python3 run.py train NAME CONFIG    train a LoRA or an embedded model by a YAML file
     python3 run.py bench [NAME ...]     run the benchmarks
     python3 run.py health               what is ready on this machine, what is missing, the remedy
     python3 run.py script FILE [ARGS]   run your own Python file with `import lift3d` working
@@ -27,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 MIN_PYTHON = (3, 10)
-COMMANDS = ("demo", "test", "workflow", "bench", "health", "script", "thumbnail", "docs")
+COMMANDS = ("demo", "test", "workflow", "train", "bench", "health", "script", "thumbnail", "docs")
 DEVELOPER_COMMANDS = ("test", "bench")
 INSIDE = "LIFT3D_INSIDE"
 

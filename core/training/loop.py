@@ -112,7 +112,11 @@ class WeightAverage:
     @contextlib.contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
         """Block in which the module has the mean weights."""
-        own = {name: value.detach().clone() for name, value in module.named_parameters()}
+        own = {
+            name: value.detach().clone()
+            for name, value in module.named_parameters()
+            if name in self.weights
+        }
         try:
             _copy_weights(module, self.weights)
             yield

@@ -1,0 +1,152 @@
+"""Contains the trainable LoRA of a Flux transformer and the file it is kept in.
+
+A LoRA adds alpha / rank * B A to the weight of a layer. The file has the layout of diffusers and
+peft, ``transformer.<layer>.lora_A.weight`` and ``lora_B.weight``, which ComfyUI's LoRA loader reads
+too. All of them take alpha for the rank where the file names none, so ``alpha`` is written only
+where it differs.
+
+Reference: Hu et al. 2021, LoRA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..formats.atomic import atomic_write
+
+ADAPTER = "trained"
+BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
+ATTENTION = (
+    "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
+    "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
+)  # fmt: skip
+FEED_FORWARD = (
+    "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2",
+    "proj_mlp", "proj_out",
+)  # fmt: skip
+MODULATION = ("norm1.linear", "norm1_context.linear", "norm.linear")
+LayerGroup = Literal["attention", "feed_forward", "modulation"]
+GROUPS: Mapping[str, Sequence[str]] = {
+    "attention": ATTENTION,
+    "feed_forward": FEED_FORWARD,
+    "modulation": MODULATION,
+}
+FILE_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class LoraParams:
+    """Size of a LoRA.
+
+    Attributes:
+        rank: inner size of the two matrices.
+        alpha: the change is multiplied by alpha / rank.
+        targets: groups of layers in the blocks that are changed.
+        layers: names of layers in a block, such as "attn.to_q", besides the groups.
+        file_dtype: number type in the file.
+    """
+
+    rank: int = 16
+    alpha: float = 16.0
+    targets: tuple[LayerGroup, ...] = ("attention", "feed_forward")
+    layers: tuple[str, ...] = ()
+    file_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not self.alpha > 0:
+            raise ValueError(f"rank and alpha must be positive, got {self.rank}, {self.alpha}.")
+        if not self.targets and not self.layers:
+            raise ValueError("name at least one group in targets, or a layer in layers.")
+
+
+def find_layers(transformer: nn.Module, params: LoraParams) -> list[str]:
+    """Names of the linear layers that get a LoRA.
+
+    Raises:
+        ValueError: a name that no block has.
+    """
+    wanted = [name for group in params.targets for name in GROUPS[group]] + list(params.layers)
+    found = {
+        path: path.split(".", 2)[2]
+        for path, module in transformer.named_modules()
+        if isinstance(module, nn.Linear) and path.startswith(BLOCKS)
+    }
+    unknown = [name for name in params.layers if name not in found.values()]
+    if unknown or not found:
+        known = ", ".join(sorted(set(found.values()))) or "none"
+        raise ValueError(f"No block has a layer {', '.join(unknown)}; there are {known}.")
+    return [path for path, name in found.items() if name in wanted]
+
+
+def add_lora(transformer: Any, params: LoraParams, *, seed: int = 0) -> list[str]:
+    """Freeze a transformer and put a trainable LoRA into it that changes nothing yet.
+
+    Args:
+        transformer: is changed; its own weights keep their number type, the LoRA is in single
+            precision.
+        params: size.
+        seed: of the random first matrices.
+
+    Returns:
+        Names of the changed layers.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    make_config: Any = LoraConfig  # its annotation knows whole alphas only
+    layers = find_layers(transformer, params)
+    transformer.requires_grad_(False)
+    config = make_config(r=params.rank, lora_alpha=params.alpha, target_modules=layers)
+    inject_adapter_in_model(config, transformer, adapter_name=ADAPTER)
+    generator = torch.Generator().manual_seed(seed)
+    for layer in layers:
+        module = transformer.get_submodule(layer)
+        down, up = module.lora_A[ADAPTER], module.lora_B[ADAPTER]
+        # Drawn here, on the CPU, so that a run begins alike on every machine.
+        first = torch.randn(down.weight.shape, generator=generator) / params.rank
+        down.weight = nn.Parameter(first.to(down.weight.device))
+        up.weight = nn.Parameter(torch.zeros_like(up.weight, dtype=torch.float32))
+    return layers
+
+
+def lora_state(transformer: Any, layers: Sequence[str], params: LoraParams) -> dict[str, Tensor]:
+    """Tensors of the file, on the CPU."""
+    dtype = FILE_DTYPES[params.file_dtype]
+    state = {}
+    for layer in layers:
+        module = transformer.get_submodule(layer)
+        for key, part in (("lora_A", module.lora_A), ("lora_B", module.lora_B)):
+            weight = part[ADAPTER].weight.detach().to("cpu", dtype).contiguous()
+            state[f"transformer.{layer}.{key}.weight"] = weight
+        if params.alpha != params.rank:
+            state[f"transformer.{layer}.alpha"] = torch.tensor(params.alpha)
+    return state
+
+
+def save_lora(
+    path: Path,
+    transformer: Any,
+    layers: Sequence[str],
+    params: LoraParams,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write the LoRA; the file appears whole or not at all.
+
+    Args:
+        path: ``.safetensors`` file.
+        transformer: with the LoRA of `add_lora`.
+        layers: what `add_lora` returned.
+        params: the same as there.
+        metadata: texts for the head of the file, such as how to prompt.
+    """
+    from safetensors.torch import save_file
+
+    with atomic_write(path) as temporary:
+        save_file(
+            lora_state(transformer, layers, params), temporary, {"format": "pt", **(metadata or {})}
+        )
