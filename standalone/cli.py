@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .train import add_train_command
+
 DONE, FAILED, INVALID = 0, 1, 2
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -62,6 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="small pictures and few steps, to see that it works"
     )
     demo.set_defaults(run=_demo)
+    add_train_command(commands)
     health = commands.add_parser("health", help="what is ready, what is missing, the remedy")
     health.set_defaults(run=_health)
     thumbnail = commands.add_parser("thumbnail", help="make the thumbnails of workflows/")
