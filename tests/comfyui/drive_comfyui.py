@@ -53,6 +53,7 @@ def start_comfyui(root: Path, folder: Path) -> FakeServer:
     for name in ("output", "input", "temp", "user"):
         (folder / name).mkdir(parents=True, exist_ok=True)
         getattr(folder_paths, f"set_{name}_directory")(str(folder / name))
+    folder_paths.models_dir = str(folder / "models")
     import utils.extra_config  # noqa: F401  (before `nodes`, which shadows `utils`)
     import utils.install_util  # noqa: F401
 

@@ -81,6 +81,51 @@ PROMPTS = {
         ("Lift3D_LoadSplat", {"path": "none.ply", "frame": "3dgs", "model_3d": ("#5", 0)}),
         ("Lift3D_SaveSplat", {"splat": ("#6", 0), "filename_prefix": "3d/own", "format": "ply", "frame": "3dgs"}),
     ),
+    "picture to bundle": prompt_of(
+        ("LoadImage", {"image": "object.png"}),
+        (
+            "Lift3D_PrepareImage",
+            {
+                "image": ("#1", 0), "mask": ("#1", 1), "mask_shows": "background", "size_px": 64,
+                "share": 0.85, "background": "white",
+            },
+        ),
+        (
+            "Lift3D_LoadMultiviewModel",
+            {"folder": "zero123plus-v1.2", "unet": "flexgen.ckpt", "precision": "auto"},
+        ),
+        (
+            "Lift3D_GenerateViews",
+            {
+                "multiview": ("#3", 0), "image": ("#2", 0), "steps": 2, "guidance": 4.0, "seed": 0,
+                "layout": "flexgen", "tile_px": 32,
+            },
+        ),
+        (
+            "Lift3D_LoadLrm",
+            {"checkpoint": "final_ckpt.ckpt", "size": "auto", "precision": "float32"},
+        ),
+        (
+            "Lift3D_ReconstructWithLrm",
+            {
+                "lrm": ("#5", 0), "images": ("#4", 0), "cameras": "flexgen", "radius": 3.5,
+                "chunk_points": 65536, "chunk_cells": 8192,
+            },
+        ),
+        (
+            "Lift3D_MakeReferenceBundle",
+            {
+                "mesh": ("#6", 0), "images": ("#4", 0), "tile_px": 64, "use_images": True,
+                "radius": 4.15, "fit_radius": False,
+            },
+        ),
+        ("SaveImage", {"images": ("#7", 0), "filename_prefix": "reference"}),
+        ("PreviewAny", {"source": ("#5", 1)}),
+    ),
+    "missing weights": prompt_of(
+        ("Lift3D_LoadLrm", {"checkpoint": "absent.ckpt", "size": "auto", "precision": "float32"}),
+        ("PreviewAny", {"source": ("#1", 1)}),
+    ),
     "path out of the folders": prompt_of(
         ("Lift3D_LoadMesh", {"path": "../../etc/passwd.glb", "normalize": True, "parts": "merge"}),
         ("Lift3D_InspectMesh", {"mesh": ("#1", 0)}),
@@ -96,12 +141,31 @@ PROMPTS = {
 }  # fmt: skip
 
 
+def write_models(folder: Path) -> None:
+    """Tiny weights in the model folders, and a picture with alpha."""
+    import torch
+    from lift3d.core.formats.png import write_png
+    from lrm_scenes import write_tiny_prm
+    from multiview_scenes import make_picture, make_tiny_zero123plus
+    from tiny_models import make_tiny_unet
+
+    own = folder / "models" / "lift3d"
+    make_tiny_zero123plus(own / "zero123plus-v1.2")
+    write_tiny_prm(own / "final_ckpt.ckpt")
+    torch.save(make_tiny_unet().state_dict(), own / "flexgen.ckpt")
+    (folder / "input").mkdir()
+    picture = make_picture(48)
+    alpha = (picture.amin(dim=-1, keepdim=True) < 0.99).float()
+    write_png(folder / "input" / "object.png", torch.cat([picture, alpha], dim=-1))
+
+
 @pytest.fixture(scope="session")
 def report(tmp_path_factory) -> dict:
     root = os.environ.get("COMFYUI_PATH")
     if not root:
         pytest.skip("needs a ComfyUI checkout: set COMFYUI_PATH (and COMFYUI_PYTHON)")
     folder = tmp_path_factory.mktemp("comfyui")
+    write_models(folder)
     runs: dict = {name: {"prompt": prompt} for name, prompt in PROMPTS.items()}
     for path in WORKFLOWS:
         runs[path.stem] = {"workflow": str(path), "settings": SMALL[path.stem]}
@@ -173,3 +237,18 @@ def test_saving_out_of_the_output_folder_fails(report) -> None:
     run = report["runs"]["prefix out of the folders"]
     assert run["valid"] and not run["success"]
     assert not any("evil" in file for file in files(report))
+
+
+def test_a_picture_becomes_a_reference_bundle(report) -> None:
+    run = report["runs"]["picture to bundle"]
+    assert run["valid"] and run["success"], run
+    assert run["progress_steps"] > 5 and "reference_00001_.png" in files(report)
+    shown = json.dumps(run["outputs"])
+    assert "all keys fit" in shown and "lpips" in shown
+
+
+def test_missing_weights_are_named_before_anything_runs(report) -> None:
+    run = report["runs"]["missing weights"]
+    told = json.dumps(run.get("node_errors"))
+    assert not run["valid"]
+    assert "absent.ckpt" in told and "huggingface.co/LTT/PRM" in told and "lift3d" in told
