@@ -23,6 +23,7 @@ from ..core.pipelines.merge_parts import merge_parts
 from ..core.pipelines.mesh_region import REGION_KINDS, labels_of_parts, make_region, project_region
 from ..core.pipelines.mesh_to_bundle import BUNDLE_LONGEST_SIDE
 from .host import ADVANCED, compute_device, io, make_schema
+from .native_attachments import control_from_link
 from .sockets import (
     ControlNetSocket,
     ControlsSocket,
@@ -58,10 +59,11 @@ class AddBundleControl(io.ComfyNode):
             "mode numbers.",
             search_aliases=["controlnet", "apply controlnet", "tile", "canny", "union", "preset"],
             inputs=[
-                ControlNetSocket.Input(
+                io.MultiType.Input(
                     "controlnet",
-                    tooltip="ControlNet from the loader that belongs to the diffusion model: Load "
-                    "Control or Wrap Native ControlNet.",
+                    types=[ControlNetSocket, io.ControlNet],
+                    tooltip="ControlNet from the loader that belongs to the diffusion model: "
+                    "Lift3D's own, or ComfyUI's Load ControlNet Model beside Wrap Native Model.",
                 ),
                 io.Combo.Input(
                     "preset",
@@ -127,11 +129,12 @@ class AddBundleControl(io.ComfyNode):
         image: Any = None,
         controls: Any = None,
     ) -> Any:
+        network = control_from_link(controlnet)
         picture = None if image is None else single_image_from_link(image)[None]
         if preset == CUSTOM:
-            request = ControlRequest(controlnet, kind, scale, start, end, picture)
+            request = ControlRequest(network, kind, scale, start, end, picture)
         else:
-            request = ControlRequest.from_preset(controlnet, load_control_preset(preset), picture)
+            request = ControlRequest.from_preset(network, load_control_preset(preset), picture)
         return io.NodeOutput((*(controls or ()), request))
 
 

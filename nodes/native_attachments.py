@@ -72,6 +72,11 @@ class NativeControl:
             )
 
 
+def control_from_link(value: Any) -> Any:
+    """`Control.network` of a link: ComfyUI's CONTROL_NET wrapped, our own handles as they are."""
+    return NativeControl(value) if hasattr(value, "set_cond_hint") else value
+
+
 def set_control_mode(network: Any, kind: str) -> Any:
     """Copy of a CONTROL_NET that is asked in the mode for pictures of this kind.
 
