@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import tiny_native
-
 from lift3d.core.training.bundle_dataset import BundleDatasetParams
 from lift3d.core.training.bundle_lora import BundleLoraParams, train_bundle_lora
 from lift3d.core.training.dataset import DatasetParams
