@@ -1,6 +1,6 @@
 """Meshes on the CPU: rasterisation against ray casting, the differentiable path, silhouettes.
 
-    python run.py script benchmarks/mesh_rendering.py [--faces 50000] [--sizes 512] [--quick]
+    python run.py bench mesh_rendering [--faces 50000] [--sizes 512] [--quick]
 
 Six views of a bumpy sphere. Rays: one per pixel, building the BVH included; rivals that are not
 installed (pip install open3d, embreex) are left out. Everything of one row runs in turn in one
@@ -31,6 +31,7 @@ from torch import Tensor
 
 VIEWS = 6
 SUPERSAMPLING = 6
+SILHOUETTES = ((1_000, 128), (1_000, 256), (5_000, 256), (20_000, 512), (100_000, 512))
 
 
 def make_bumpy_sphere(num_faces: int) -> tuple[Tensor, Tensor]:
@@ -245,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
         "| faces @ px | cosine | size / true | relative error | image error, share of un-aliased |"
     )
     print("| --- | --- | --- | --- | --- |")
-    for faces, size in ((1_000, 256), (5_000, 256), (20_000, 512), (100_000, 512)):
+    for faces, size in SILHOUETTES:
         if not options.quick or faces == 5_000:
             measure_silhouettes(faces, size)
     return 0

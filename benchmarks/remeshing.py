@@ -1,6 +1,6 @@
 """Time of the mesh optimiser (step and remesh) by face count, and of surface extraction by grid.
 
-Run: python3 run.py script benchmarks/remeshing.py [--faces 5000 20000 50000] [--repeat 10]
+Run: python3 run.py bench remeshing [--faces 5000 20000 50000] [--repeat 10]
 
 A sphere is pulled towards an ellipsoid, so that all three parts of a remeshing pass have work. The
 rival, where it is installed, is the isotropic remesher of gpytoolbox: one of its iterations on the
@@ -115,7 +115,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--faces", type=int, nargs="+", default=[5_000, 20_000, 50_000])
     parser.add_argument("--grids", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--repeat", type=int, default=10)
-    options, _ = parser.parse_known_args(arguments)
+    options = parser.parse_args(arguments)
 
     print("| faces | step ms | remesh ms | both ms | gpytoolbox iteration ms | sound |")
     print("| ---: | ---: | ---: | ---: | ---: | :---: |")

@@ -1,6 +1,6 @@
 """Gaussians on the CPU: numba kernels against a tile compositor in vectorised torch.
 
-Run: python3 run.py script benchmarks/splat_rendering.py [--counts 5000 100000] [--sizes 512]
+Run: python3 run.py bench splat_rendering [--counts 5000 100000] [--sizes 512]
 
 Both composite the same ellipses (projection excluded) forward and backward, in turn, in one run;
 medians are printed. The rival culls, works tile by tile on dense [Gaussian, pixel] blocks,
@@ -197,7 +197,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--no-rival", action="store_true", help="time our kernels alone")
-    options, _ = parser.parse_known_args(arguments)
+    options = parser.parse_args(arguments)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; compositing only, ms\n")
     columns = (
         "Gaussians @ px", "numba fwd + bwd", "torch tiles fwd+bwd", "ratio",
