@@ -161,6 +161,14 @@ class Zero123Plus:
             made = self.unet(scaled.to(device, dtype), step, encoder_hidden_states=text).sample
         return made.to(scaled)
 
+    def encode(
+        self, pictures: Float[Tensor, "batch image_height image_width 3"]
+    ) -> Float[Tensor, "batch channel height width"]:
+        """The UNet's latents of pictures 0..1; the inverse of `decode`."""
+        pixels = (2 * pictures.permute(0, 3, 1, 2) - 1) * IMAGE_SCALE
+        encoded = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
+        return (encoded.float() * self.vae.config.scaling_factor - LATENT_SHIFT) * LATENT_SCALE
+
     def decode(
         self, latents: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch image_height image_width 3"]:

@@ -19,8 +19,9 @@ from torch import Tensor
 from .._checks import require_finite, require_shape
 from ..camera import ViewRig, make_kiss3dgen_rig, make_orbit_rig
 from ..diffusion.ancestral import sample_ancestral
+from ..diffusion.latent_preview import fit_preview
 from ..diffusion.placement import FixedPlacement, Placement
-from ..diffusion.sampling import make_noise
+from ..diffusion.sampling import PreviewFunction, make_noise
 from ..diffusion.schedules import alphas_to_sigmas, make_alphas_cumprod, make_trailing_timesteps
 from ..networks.lrm_cameras import (
     FLEXGEN_COLUMN_TILES,
@@ -124,7 +125,7 @@ def image_to_multiview(
         image: square, the object centred on an even background (`prepare_image`).
         params: settings.
         placement: brings the networks to their device; None leaves them where they are.
-        on_progress: called after each step; what it raises stops the run and passes on.
+        on_progress: called after each step, with a rough picture; what it raises stops the run.
     """
     _check_image(image)
     layout = multiview_layout(params.layout)
@@ -135,8 +136,12 @@ def image_to_multiview(
     tokens = model.encode_tokens(image[None])
     placement.prepare(model.vae)
     reference = model.encode_reference(image[None])
+    rough = fit_preview(model.encode, model.downscale)
     placement.prepare(model.unet)
-    latents = _sample(model, shape, tokens, reference, params, on_progress)
+    latents = _sample(
+        model, shape, tokens, reference, params, on_progress,
+        lambda denoised: rough.render(denoised[0], model.downscale),
+    )  # fmt: skip
     placement.prepare(model.vae)
     picture = model.decode(latents)[0]
     views = split_tiles(picture.to(image.device), layout.rows, layout.columns)
@@ -188,6 +193,7 @@ def _sample(
     reference: Tensor,
     params: MultiviewParams,
     on_progress: ProgressCallback,
+    preview: PreviewFunction,
 ) -> Float[Tensor, "1 channel height width"]:
     schedule = model.schedule
     table = alphas_to_sigmas(
@@ -202,7 +208,9 @@ def _sample(
     if params.guidance <= 1:
         tokens, reference = tokens[1:], reference[1:]
     denoiser = _GuidedDenoiser(model, reference, timesteps, sigmas, params.guidance, generator)
-    return sample_ancestral(denoiser, start, sigmas, tokens, generator, on_progress=on_progress)
+    return sample_ancestral(
+        denoiser, start, sigmas, tokens, generator, on_progress=on_progress, preview=preview
+    )
 
 
 @dataclass

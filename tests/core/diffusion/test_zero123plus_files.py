@@ -66,6 +66,13 @@ def test_decoding_undoes_the_scaling_of_latents_and_pictures(model):
     torch.testing.assert_close(model.decode(latents)[0], expected)
 
 
+def test_encoding_scales_the_other_way(model):
+    pictures = torch.rand(1, 16, 16, 3, generator=torch.Generator().manual_seed(0))
+    pixels = (2 * pictures - 1).permute(0, 3, 1, 2) * 0.625
+    plain = model.vae.encode(pixels).latent_dist.mode() * 0.18215
+    torch.testing.assert_close(model.encode(pictures), (plain - 0.22) * 0.75)
+
+
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 def test_a_checkpoint_replaces_the_unet(copied, tmp_path, suffix):
     from safetensors.torch import save_file

@@ -150,6 +150,7 @@ def test_progress_counts_steps_and_may_interrupt(model):
     seen = []
     image_to_multiview(model, make_picture(), TINY, on_progress=seen.append)
     assert [(p.step, p.total) for p in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert all(p.preview.shape == (64, 64, 3) for p in seen)
 
     def stop(progress):
         raise KeyboardInterrupt
