@@ -17,6 +17,7 @@ class Lift3DExtension(ComfyExtension):
             bundle,
             cameras,
             convert,
+            diffusion,
             edit_bundle,
             generate,
             health,
@@ -32,7 +33,7 @@ class Lift3DExtension(ComfyExtension):
 
         register_model_folder()
         themes = (
-            assets, bundle, generate, edit_bundle, native, multiview, lrm, reconstruct, texture,
-            cameras, views, splats, inspect, convert, health,
+            assets, diffusion, bundle, generate, edit_bundle, native, multiview, lrm,
+            reconstruct, texture, cameras, views, splats, inspect, convert, health,
         )  # fmt: skip
         return [node for theme in themes for node in theme.NODES]

@@ -19,11 +19,11 @@ DIFFUSERS_KIND = "diffusers"
 MAX_DEPTH = 3
 
 
-def weight_files() -> list[str]:
-    """Weight files in the folders of Lift3D, by their path below it, ``a/b.ckpt``."""
+def weight_files(*kinds: str) -> list[str]:
+    """Weight files below the folders of Lift3D and of ComfyUI's model kinds, as ``a/b.ckpt``."""
     found = {
         path.relative_to(root).as_posix()
-        for root in model_folders()
+        for root in model_folders(*kinds)
         for path in _below(root)
         if path.suffix.lower() in WEIGHT_SUFFIXES and not (path.parent.parent / INDEX).is_file()
     }
@@ -49,17 +49,18 @@ def model_input(id: str, found: Sequence[str], published: Sequence[str], **optio
     return io.Combo.Input(id, options=names, default=names[0], extra_dict=extra, **options)
 
 
-def resolve_weights(name: str, link: str) -> Path:
+def resolve_weights(name: str, link: str, *kinds: str) -> Path:
     """Path of a weight file that a node names.
 
     Args:
         name: below one of the model folders; standalone also any path.
         link: where to get it, for the message.
+        kinds: ComfyUI's model folders that are searched after ours.
 
     Raises:
         ValueError: it is missing, lies outside the model folders or is of another kind.
     """
-    path = _resolve(name, model_folders(), link)
+    path = resolve_model(name, link, *kinds)
     if path.suffix.lower() not in WEIGHT_SUFFIXES:
         raise ValueError(f"'{name}' is no weight file; expected {', '.join(WEIGHT_SUFFIXES)}.")
     if not path.is_file():
@@ -69,7 +70,7 @@ def resolve_weights(name: str, link: str) -> Path:
 
 def resolve_diffusers_folder(name: str, link: str) -> Path:
     """Path of a model folder that a node names; ValueError as `resolve_weights`."""
-    path = _resolve(name, model_folders(DIFFUSERS_KIND), link)
+    path = resolve_model(name, link, DIFFUSERS_KIND)
     if not path.is_dir():
         raise ValueError(f"'{name}' is a file; expected the folder of a model.")
     return path
@@ -93,7 +94,18 @@ def weights_fingerprint(name: str) -> str:
     return f"{name}: missing"
 
 
-def _resolve(name: str, roots: Sequence[Path], link: str) -> Path:
+def resolve_model(name: str, link: str, *kinds: str) -> Path:
+    """Path of a weight file or model folder that a node names.
+
+    Args:
+        name: below one of the model folders; standalone also any path.
+        link: where to get it, for the message.
+        kinds: ComfyUI's model folders that are searched after ours.
+
+    Raises:
+        ValueError: it is missing or lies outside the model folders.
+    """
+    roots = model_folders(*kinds)
     if not name.strip():
         raise ValueError(f"No weights are named; choose a file, or get one from {link}.")
     if not IN_COMFYUI and Path(name).expanduser().exists():

@@ -114,3 +114,18 @@ def _count(state: Mapping[str, Tensor], name: str) -> int:
 
 def _size(state: Mapping[str, Tensor], pattern: str) -> int:
     return next(int(v.shape[0]) for key, v in state.items() if re.fullmatch(pattern, key))
+
+
+def list_controls(root: Path, *, max_depth: int = 3) -> list[str]:
+    """ControlNet folders in diffusers layout below a folder, by their path below it."""
+    patterns = ["/".join(["*"] * depth + ["config.json"]) for depth in range(1, max_depth + 1)]
+    found = []
+    for path in (path for pattern in patterns for path in root.glob(pattern)):
+        if any(f'"{kind}"' in _head(path) for kind in ARCHITECTURES):
+            found.append(path.parent.relative_to(root).as_posix())
+    return sorted(found)
+
+
+def _head(path: Path, length: int = 4096) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(length)

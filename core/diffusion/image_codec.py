@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .latent_preview import LatentPreview, fit_preview
 from .model import LatentFormat
-from .placement import Placement
+from .placement import Placement, ensure_plain
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class ImageCodec:
                 f"{self.multiple_px} pixels, got {width} x {height} with {channels} channels."
             )
         self.placement.prepare(self.vae)
+        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+            ensure_plain(self.vae)
         pixels = images.to(self.placement.device).movedim(-1, 1) * 2 - 1
         encoded = self.vae.encode(pixels.to(self._dtype)).latent_dist.mode()
         return self.latent_format.to_network(encoded.float())

@@ -44,6 +44,22 @@ def plain_tensors() -> Iterator[None]:
         yield
 
 
+def ensure_plain(network: nn.Module) -> None:
+    """Replace weights that were made or moved in inference mode by copies that gradients accept.
+
+    ComfyUI moves networks in inference mode when it makes room; plain weights are left alone.
+    """
+    with plain_tensors():
+        for module in network.modules():
+            for name, value in list(module.named_parameters(recurse=False)):
+                if value.is_inference():
+                    copy = nn.Parameter(value.clone(), requires_grad=value.requires_grad)
+                    setattr(module, name, copy)
+            for name, value in list(module.named_buffers(recurse=False)):
+                if value.is_inference():
+                    setattr(module, name, value.clone())
+
+
 class FixedPlacement:
     """Everything stays on one device."""
 

@@ -8,6 +8,7 @@ from lift3d.core.diffusion.placement import (
     FixedPlacement,
     OneAtATimePlacement,
     SequentialPlacement,
+    ensure_plain,
     make_placement,
 )
 from torch import nn
@@ -31,6 +32,23 @@ def test_networks_take_turns() -> None:
     first.to = lambda device: moved.append(str(device))  # type: ignore[method-assign]
     placement.prepare(second)
     assert moved == ["cpu"] and place(second) == "meta"
+
+
+def test_weights_moved_in_inference_mode_become_plain_again() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).eval().requires_grad_(False)
+    with torch.inference_mode():
+        network.to(torch.float64)  # as a host does when it moves a network
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    inputs = torch.rand(3, 2, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(RuntimeError, match="Inference tensors"):
+        network(inputs)
+    ensure_plain(network)
+    network(inputs).sum().backward()
+    assert inputs.grad is not None and inputs.grad.abs().sum() > 0
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    kept = network[0].weight
+    ensure_plain(network)
+    assert network[0].weight is kept
 
 
 def test_sequential_placement_gives_the_same_results_with_and_without_new_layers() -> None:
