@@ -222,6 +222,28 @@ def test_a_dataset_is_drawn_from_the_generator_too(tmp_path: Path) -> None:
     assert len(records) == 1 and "duck" in records[0].captions[0]
 
 
+def test_pictures_are_exported_with_their_prompts(meshes: Path, tmp_path: Path) -> None:
+    from lift3d.core.formats.png import read_png
+
+    table = caption_all(meshes, tmp_path / "captions.csv")
+    params = DatasetParams(
+        tmp_path / "data", params_for(meshes, captions=table), export=tmp_path / "pairs"
+    )
+    files = draw_dataset(params, lambda progress: None)
+    names = ["00000_a", "00001_b", "00002_c"]
+    assert sorted(path.name for path in (tmp_path / "pairs").iterdir()) == [
+        f"{name}.{kind}" for name in names for kind in ("png", "txt")
+    ]
+    assert tmp_path / "pairs" / "00002_c.png" in files
+    text = (tmp_path / "pairs" / "00002_c.txt").read_text()
+    assert text == (
+        "A grid of 2x4 multi-view image, elevation 5. White background. the thing deep/c.obj\n"
+    )
+    drawn = torch.from_numpy(PictureShards(tmp_path / "data")[2])
+    written = read_png(tmp_path / "pairs" / "00002_c.png")
+    assert torch.equal(written.mul(255).round().byte(), drawn)
+
+
 def test_datasets_name_one_source(tmp_path: Path, meshes: Path) -> None:
     from lift3d.core.training.bundle_dataset import BundleDatasetParams
 
