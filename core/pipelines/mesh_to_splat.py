@@ -206,7 +206,7 @@ def splats_on_surface(
     """
     samples = sample_surface(mesh, num_gaussians, seed=seed)
     colors = _surface_colors(mesh, samples.points, samples.face_index)
-    radii = _neighbour_distances(samples.points)
+    radii = neighbour_distances(samples.points)
     scales = torch.stack([radii, radii, 0.1 * radii], dim=1).clamp(min=1e-6)
     return GaussianCloud(
         means=samples.points.detach().clone(),
@@ -308,7 +308,7 @@ def _barycentric(points: Tensor, triangles: Tensor) -> Float[Tensor, "point 3"]:
     return torch.stack([1 - of_b - of_c, of_b, of_c], dim=1)
 
 
-def _neighbour_distances(points: Tensor) -> Float[Tensor, " point"]:
+def neighbour_distances(points: Tensor) -> Float[Tensor, " point"]:
     """Root mean square distance to the three nearest neighbours, as in 3D Gaussian Splatting."""
     from scipy.spatial import cKDTree
 

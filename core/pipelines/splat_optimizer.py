@@ -170,6 +170,11 @@ class SplatOptimizer:
         )
 
     @property
+    def largest_opacity(self) -> float:
+        """Opacity of the most opaque Gaussian."""
+        return float(self._raw["opacity_logits"].detach().max().sigmoid())
+
+    @property
     def steps_since_reset(self) -> int | None:
         """Steps since the opacities were last lowered; None if they never were."""
         return None if self._last_reset < 0 else self.steps_done - self._last_reset
