@@ -59,6 +59,8 @@ def facing_normals(
         mesh: what was drawn.
         rig: the cameras it was drawn from.
     """
+    if mesh.is_empty:
+        return drawn.normals_world
     covered = (drawn.face_index >= 0)[..., None]
     flat = face_normals(mesh.vertices, mesh.faces)[drawn.face_index.clamp(min=0)]
     towards = torch.stack([_towards_camera(drawn, rig, index) for index in range(len(rig))])

@@ -81,3 +81,6 @@ def test_normals_that_a_file_brought_and_empty_meshes_are_left_alone():
     assert with_sheet_normals(own) is own
     empty = Mesh(torch.zeros(0, 3), torch.zeros((0, 3), dtype=torch.int64))
     assert with_sheet_normals(empty) is empty
+    rig = make_orbit_rig([0.0], [0.0], radius=4.0)
+    drawn = render_mesh(empty, rig, width=8, height=8)
+    assert float(facing_normals(drawn, empty, rig).abs().max()) == 0
