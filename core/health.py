@@ -8,10 +8,12 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from .backends.probe import BackendStatus, backend_status
+from .diffusion.embedded import EMBEDDED_FOLDER, EmbeddedKind, list_embedded
 
 INSTALL = "run `python -m pip install {}` with the Python that runs Lift3D"
 
@@ -61,6 +63,11 @@ LIBRARIES = (
     Library("xatlas", "xatlas", "unwrapping meshes for textures"),
     Library("fast_simplification", "fast-simplification", "reducing big meshes"),
     Library("omegaconf", "omegaconf", "presets of the papers"),
+    Library("diffusers", "diffusers", "diffusion models"),
+    Library("transformers", "transformers", "their text encoders"),
+    Library("safetensors", "safetensors", "reading weights"),
+    Library("peft", "peft", "LoRAs"),
+    Library("accelerate", "accelerate", "checkpoints in a single file, sequential offload"),
     Library("trimesh", "trimesh", "the TRIMESH link type", required=False),
     Library("plyfile", "plyfile", "the GS_PLY link type", required=False),
 )
@@ -72,6 +79,9 @@ CAPABILITIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Reconstruct a mesh from a bundle or views", ("jaxtyping", "scipy", "omegaconf")),
     ("Project views onto a texture", ("jaxtyping", "scipy", "xatlas")),
     ("Fit Gaussians", ("jaxtyping",)),
+    ("Run diffusion models", ("jaxtyping", "diffusers", "transformers", "safetensors")),
+    ("Apply LoRAs", ("diffusers", "peft")),
+    ("Load checkpoints in a single file", ("diffusers", "accelerate", "omegaconf")),
 )
 
 
@@ -86,6 +96,7 @@ def check_health(model_folders: Sequence[Path] = ()) -> list[Finding]:
         findings.append(
             Finding(name, not missing, remedy="; ".join(item.remedy for item in missing))
         )
+    findings.append(_check_embedded())
     findings += [
         Finding(
             "Folder of weights",
@@ -121,6 +132,17 @@ def _check_device() -> Finding:
         device = torch.cuda.get_device_name()
     python = platform.python_version()
     return Finding(f"Python {python}, torch {torch.__version__}", True, device)
+
+
+def _check_embedded() -> Finding:
+    names = [name for kind in get_args(EmbeddedKind) for name in list_embedded(kind)]
+    return Finding(
+        "Embedded models",
+        bool(names),
+        ", ".join(names),
+        f"they belong to Lift3D, in {EMBEDDED_FOLDER}; install it again",
+        required=False,
+    )
 
 
 def _check_library(library: Library) -> Finding:
