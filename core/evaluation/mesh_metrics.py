@@ -125,12 +125,13 @@ def normal_map_error_deg(
 def normal_error_deg(mesh: Mesh, reference: Mesh, rig: ViewRig, *, image_px: int = 512) -> float:
     """Mean angle between the normals of two meshes on the surface that the rig's views see.
 
-    Pixels count where both meshes cover them; silhouettes are judged by `silhouette_iou`.
+    Pixels count where both meshes cover them; silhouettes are judged by `silhouette_iou`. Every
+    normal is turned to the viewer: the winding of faces does not count.
     """
-    from ..rendering.mesh import render_mesh
+    from ..rendering.facing_normals import render_facing
 
     drawn = [
-        render_mesh(item, rig, width=image_px, height=image_px, antialias=False)
+        render_facing(item, rig, width=image_px, height=image_px, antialias=False)
         for item in (mesh, reference)
     ]
     both = torch.minimum(drawn[0].alpha, drawn[1].alpha)

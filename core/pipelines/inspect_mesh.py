@@ -19,7 +19,7 @@ from ..geometry.edges import build_edges
 from ..geometry.normals import face_normals
 from ..geometry.repair import euler_characteristic, is_manifold, is_watertight, signed_volume
 from ..mesh import Mesh
-from ..rendering.mesh import render_mesh
+from ..rendering.facing_normals import render_facing
 
 FINE_TAU, COARSE_TAU = 0.02, 0.05
 """Distances of the two F-scores, in units of the reference's longest side."""
@@ -135,7 +135,7 @@ def compare_meshes(
     rig = rig or make_kiss3dgen_rig()
     with torch.no_grad():
         drawn = [
-            render_mesh(
+            render_facing(
                 item.with_vertices(item.vertices * 1.8),
                 rig,
                 width=image_px,

@@ -8,6 +8,7 @@ face once, neighbours turned alike. Their sign means nothing; the viewer decides
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -19,7 +20,7 @@ from ..geometry.orientation import disagreeing_faces
 from ..geometry.repair import degenerate_faces, duplicate_faces
 from ..geometry.transforms import normalize, pixel_rays
 from ..mesh import Mesh
-from .mesh import MeshRender
+from .mesh import MeshRender, render_mesh
 
 # Interpolated normals that leave the face's own by more come from faces of opposite winding.
 AGREEING_COSINE = 0.3
@@ -69,6 +70,23 @@ def facing_normals(
     smooth = drawn.normals_world * torch.where(agreement < 0, -1.0, 1.0)
     chosen = torch.where(agreement.abs() < AGREEING_COSINE, flat, smooth)
     return normalize(torch.where(covered, chosen, torch.zeros_like(chosen)))
+
+
+def render_facing(
+    mesh: Mesh, rig: ViewRig, *, width: int, height: int, **options: Any
+) -> MeshRender:
+    """Pictures of a mesh as `render_mesh` draws them, whose normals all look to the viewer.
+
+    Args:
+        mesh: any; its smooth normals are those of the sheet.
+        rig: one camera per picture.
+        width: columns of each picture.
+        height: rows of each picture.
+        **options: of `render_mesh`.
+    """
+    mesh = with_sheet_normals(mesh)
+    drawn = render_mesh(mesh, rig, width=width, height=height, **options)
+    return replace(drawn, normals_world=facing_normals(drawn, mesh, rig))
 
 
 def _towards_camera(drawn: MeshRender, rig: ViewRig, index: int) -> Tensor:

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from lift3d.core.camera import make_orbit_rig
 from lift3d.core.evaluation.mesh_metrics import (
     chamfer_distance,
     f_score,
+    normal_error_deg,
     normal_map_error_deg,
     sample_surface,
     to_unit_cube,
@@ -127,3 +129,10 @@ def test_volume_iou_of_shifted_boxes():
     shifted = shape.with_vertices(shape.vertices + torch.tensor([0.5, 0.0, 0.0]))
     assert volume_iou(shape, shape) == 1.0
     assert volume_iou(shape, shifted, resolution=96) == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_a_mesh_with_every_face_twice_has_the_normals_of_the_single_one():
+    single = from_trimesh(trimesh.creation.icosphere(subdivisions=3))
+    doubled = Mesh(single.vertices, torch.cat([single.faces.flip(1), single.faces]))
+    rig = make_orbit_rig([0.0, 90.0], 10.0, radius=4.0)
+    assert normal_error_deg(doubled, single, rig, image_px=64) < 1.0
