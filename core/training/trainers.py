@@ -11,6 +11,7 @@ from ..progress import ProgressCallback
 from .bundle_lora import BundleLoraParams, train_bundle_lora
 from .dataset import DatasetParams, draw_dataset
 from .embedded_bundle import EmbeddedBundleParams, train_embedded_bundle
+from .embedded_views import EmbeddedViewsParams, train_embedded_views
 from .tile_control import TileControlParams, train_tile_control
 
 
@@ -44,6 +45,11 @@ TRAINERS: dict[str, Trainer] = {
         "the embedded text-to-bundle model, from drawing its data to the finished folder",
         EmbeddedBundleParams,
         train_embedded_bundle,
+    ),
+    "embedded-views": Trainer(
+        "the embedded text-to-splat model, from drawing its views to the finished folder",
+        EmbeddedViewsParams,
+        train_embedded_views,
     ),
     "tile-control": Trainer(
         "small ControlNet that keeps the content of a blurred bundle image",
