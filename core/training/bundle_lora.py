@@ -53,7 +53,7 @@ def train_bundle_lora(params: BundleLoraParams, on_progress: ProgressCallback) -
     """Train a LoRA and write it; a stopped run goes on where it was.
 
     Returns:
-        The files of the run; the LoRA is ``params.result``.
+        The files of the run, by the first process; the LoRA is ``params.result``.
     """
     run = prepare_run(params, on_progress)
     transformer = run.backbone.network
@@ -63,12 +63,13 @@ def train_bundle_lora(params: BundleLoraParams, on_progress: ProgressCallback) -
     run.model.parts.placement.prepare(transformer)
     training = LoraTraining(run)
     loop = TrainingLoop(training, params.output, params.loop, run.workers)
-    loop.run(training.loss, on_progress=on_progress, sample=_sheet_writer(run))
+    loop.run(training.loss, on_progress=run.workers.told(on_progress), sample=_sheet_writer(run))
     result = params.result or params.output / RESULT
-    if run.workers.is_first:
-        with loop.averaged():
-            save_lora(result, transformer, layers, params.lora, _metadata(params))
-        write_card(run, TRAINER, loop)
+    if not run.workers.is_first:
+        return []
+    with loop.averaged():
+        save_lora(result, transformer, layers, params.lora, _metadata(params))
+    write_card(run, TRAINER, loop)
     return sorted({*run.files(), result})
 
 

@@ -232,6 +232,7 @@ def prepare_run(params: FlowParams, on_progress: ProgressCallback) -> FlowRun:
         ValueError: the model is no Flux model, or the bundles have no size that it takes.
     """
     workers = find_workers(params.device)
+    on_progress = workers.told(on_progress)
     with workers.first_goes_ahead():
         pictures = open_dataset(params.data, on_progress)
     model = load_diffusers_model(
@@ -257,8 +258,6 @@ def prepare_run(params: FlowParams, on_progress: ProgressCallback) -> FlowRun:
 
 def write_card(run: FlowRun, trainer: str, loop: TrainingLoop) -> None:
     """Write what was trained on what, with the losses, as ``training.json``."""
-    if not run.workers.is_first:
-        return
     card = {
         "trainer": trainer,
         "bundles": len(run.pictures),

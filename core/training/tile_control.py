@@ -162,7 +162,7 @@ def train_tile_control(params: TileControlParams, on_progress: ProgressCallback)
     """Train a tile ControlNet and write it; a stopped run goes on where it was.
 
     Returns:
-        The files of the run; the ControlNet is the folder ``params.result``.
+        The files of the run, by the first process; the ControlNet is the folder ``params.result``.
     """
     run = prepare_run(params, on_progress)
     transformer = run.backbone.network.requires_grad_(False)
@@ -177,7 +177,7 @@ def train_tile_control(params: TileControlParams, on_progress: ProgressCallback)
             change=lambda picture, row: degrade_bundle(picture, row, params.degrade),
             variants=params.degrade.variants,
             change_name=repr(params.degrade),
-            on_progress=on_progress,
+            on_progress=run.workers.told(on_progress),
         )
     if params.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
@@ -186,12 +186,14 @@ def train_tile_control(params: TileControlParams, on_progress: ProgressCallback)
         run.model.parts.placement.prepare(network)
     training = ControlTraining(run, control, conditions, params.degrade.variants)
     loop = TrainingLoop(training, params.output, params.loop, run.workers)
-    loop.run(training.loss, on_progress=on_progress, sample=_sheet_writer(training, params))
+    told = run.workers.told(on_progress)
+    loop.run(training.loss, on_progress=told, sample=_sheet_writer(training, params))
     result = params.result or params.output / RESULT
-    if run.workers.is_first:
-        with loop.averaged():
-            save_control(result, control, DTYPES[params.file_dtype])
-        write_card(run, TRAINER, loop)
+    if not run.workers.is_first:
+        return []
+    with loop.averaged():
+        save_control(result, control, DTYPES[params.file_dtype])
+    write_card(run, TRAINER, loop)
     return sorted({*run.files(), *result.iterdir()})
 
 

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..progress import ProgressCallback, ignore_progress
+
 # Others wait that long while the first process draws pictures or encodes them.
 LONGEST_WAIT = timedelta(days=2)
 
@@ -43,6 +45,10 @@ class Workers:
     def is_first(self) -> bool:
         """Whether this process writes the files."""
         return self.index == 0
+
+    def told(self, on_progress: ProgressCallback) -> ProgressCallback:
+        """The callback in the first process; the others keep silent."""
+        return on_progress if self.is_first else ignore_progress
 
     @torch.no_grad()
     def average(self, tensors: Sequence[Tensor]) -> None:
