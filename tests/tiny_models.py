@@ -230,6 +230,47 @@ def make_tiny_sd_folder(
     return _save_pipeline(pipeline, path, dtype)
 
 
+def make_tiny_svd_folder(path: Path, seed: int = 0, *, frames: int = 3) -> Path:
+    """A Stable Video Diffusion model in a folder; its vision encoder sees 32 pixels."""
+    from diffusers import (
+        AutoencoderKLTemporalDecoder,
+        EulerDiscreteScheduler,
+        StableVideoDiffusionPipeline,
+        UNetSpatioTemporalConditionModel,
+    )
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        image_size=32, patch_size=8, projection_dim=TEXT_WIDTH,
+    )  # fmt: skip
+    with seeded(seed):
+        unet = UNetSpatioTemporalConditionModel(
+            sample_size=4, block_out_channels=(32, 64), layers_per_block=1,
+            down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+            up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+            num_attention_heads=(2, 4), cross_attention_dim=TEXT_WIDTH, num_frames=frames,
+            addition_time_embed_dim=8, projection_class_embeddings_input_dim=24,
+        )  # fmt: skip
+        vae = AutoencoderKLTemporalDecoder(
+            block_out_channels=(32,) * 4, layers_per_block=1, latent_channels=4,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+        )  # fmt: skip
+        pipeline = StableVideoDiffusionPipeline(
+            vae=vae, image_encoder=CLIPVisionModelWithProjection(vision), unet=unet,
+            scheduler=EulerDiscreteScheduler(
+                prediction_type="v_prediction", timestep_type="continuous", sigma_min=0.002,
+                sigma_max=700.0, use_karras_sigmas=True, timestep_spacing="leading",
+                beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012,
+                steps_offset=1,
+            ),
+            feature_extractor=CLIPImageProcessor(
+                size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+            ),
+        )  # fmt: skip
+    return _save_pipeline(pipeline, path, torch.float32)
+
+
 def make_tiny_flux_control(
     path: Path, seed: int = 0, *, num_modes: int | None = None, width: int = TEXT_WIDTH
 ) -> Path:

@@ -6,6 +6,7 @@ made from a fixed list of classes; no code in the folder is run, nothing is ever
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,17 @@ TOKENIZER_CLASSES = (
 )
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
 LISTED_KEYS = 6
+
+
+def require_libraries(purpose: str, *names: str) -> None:
+    """Check that libraries are installed.
+
+    Raises:
+        ImportError: names those that are not, with the command that installs them.
+    """
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"{purpose} needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def read_index(folder: Path) -> dict[str, str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..networks.image_processor import ImageProcessor, read_image_processor
 from .diffusers_files import (
     TOKENIZER_CLASSES,
     read_index,
@@ -20,12 +21,14 @@ from .diffusers_files import (
 from .embedded import embedded_path, list_embedded, read_defaults
 from .flux_network import FluxNetwork
 from .image_codec import ImageCodec, codec_dtype, vae_latent_format
+from .image_prompt import ImagePromptEncoder
 from .model import ModelDefaults
 from .model_parts import Backbone, ModelParts
 from .placement import Placement
 from .single_file import read_checkpoint
-from .text_encoding import FluxText, SdxlText, StableDiffusionText, TextEncoder
+from .text_encoding import FluxText, NoText, SdxlText, StableDiffusionText, TextEncoder
 from .unet_network import UNetNetwork, scheduler_sigmas
+from .video_network import VideoNetwork, VideoPrompt
 
 USED_PARTS = (
     "transformer", "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2",
@@ -55,6 +58,26 @@ class LoadedParts:
     tokenizers: Mapping[str, Any]
     scheduler: Mapping[str, Any]
     folder: Path
+
+    def network(self, part: str) -> Any:
+        """Network that every model of the family has.
+
+        Raises:
+            ValueError: this one has not.
+        """
+        return self._part(part, self.networks)
+
+    def tokenizer(self, part: str) -> Any:
+        """Tokenizer that every model of the family has; ValueError as `network`."""
+        return self._part(part, self.tokenizers)
+
+    def _part(self, part: str, parts: Mapping[str, Any]) -> Any:
+        if part not in parts:
+            raise ValueError(
+                f"The model {self.name} lacks the part '{part}': its model_index.json does not "
+                "name it. Copy the whole folder of the model again."
+            )
+        return parts[part]
 
 
 def find_model(path: Path | str) -> Path:
@@ -135,52 +158,73 @@ def assemble(loaded: LoadedParts, dtype: torch.dtype, placement: Placement) -> M
     """Put the networks of a model together with the arithmetic of their family."""
     network = loaded.networks.get("transformer", loaded.networks.get("unet"))
     architecture = NETWORK_CLASSES[type(network).__name__]
-    make = {"Flux": _flux, "Stable Diffusion": _stable_diffusion}[architecture]
-    latent_format = vae_latent_format(loaded.networks["vae"])
-    backbone, text, fallback = make(network, loaded, latent_format.downscale)
+    latent_format = vae_latent_format(loaded.network("vae"))
     multiple = latent_format.downscale * (2 if architecture == "Flux" else 1)
+    codec = ImageCodec(loaded.network("vae"), latent_format, placement, multiple)
+    made = _MAKERS[architecture](network, loaded, codec)
     return ModelParts(
         name=loaded.name,
-        backbone=backbone,
-        codec=ImageCodec(loaded.networks["vae"], latent_format, placement, multiple),
-        text=text,
+        backbone=made.backbone,
+        codec=codec,
+        text=made.text,
         placement=placement,
-        defaults=read_defaults(loaded.folder, fallback),
+        defaults=read_defaults(loaded.folder, made.defaults),
         dtype=dtype,
+        image_prompt=made.image_prompt,
     )
 
 
-Made = tuple[Backbone, TextEncoder, ModelDefaults]
+@dataclass(frozen=True)
+class _Made:
+    backbone: Backbone
+    text: TextEncoder
+    defaults: ModelDefaults
+    image_prompt: ImagePromptEncoder | None = None
 
 
-def _flux(network: Any, loaded: LoadedParts, downscale: int) -> Made:
-    networks, tokenizers = loaded.networks, loaded.tokenizers
+def _flux(network: Any, loaded: LoadedParts, codec: ImageCodec) -> _Made:
     text = FluxText(
-        networks["text_encoder_2"],
-        tokenizers["tokenizer_2"],
-        networks.get("text_encoder"),
-        tokenizers.get("tokenizer"),
+        loaded.network("text_encoder_2"),
+        loaded.tokenizer("tokenizer_2"),
+        loaded.networks.get("text_encoder"),
+        loaded.tokenizers.get("tokenizer"),
     )
     distilled = bool(network.config.guidance_embeds)
     fallback = ModelDefaults(guidance_kind="distilled" if distilled else "classifier_free")
     defaults = read_defaults(loaded.folder, fallback)
-    return FluxNetwork(network, defaults.guidance), text, fallback
+    return _Made(FluxNetwork(network, defaults.guidance), text, fallback)
 
 
-def _stable_diffusion(network: Any, loaded: LoadedParts, downscale: int) -> Made:
-    networks, tokenizers = loaded.networks, loaded.tokenizers
+def _stable_diffusion(network: Any, loaded: LoadedParts, codec: ImageCodec) -> _Made:
     unet = UNetNetwork(
         network,
         loaded.scheduler.get("prediction_type", "epsilon"),
-        downscale,
+        codec.latent_format.downscale,
         scheduler_sigmas(loaded.scheduler),
     )
     fallback = ModelDefaults(guidance=7.5)
     if not unet.is_sdxl:
-        clip, tokenizer = networks["text_encoder"], tokenizers["tokenizer"]
-        return unet, StableDiffusionText(clip, tokenizer), fallback
+        clip, tokenizer = loaded.network("text_encoder"), loaded.tokenizer("tokenizer")
+        return _Made(unet, StableDiffusionText(clip, tokenizer), fallback)
     text = SdxlText(
-        (networks["text_encoder"], networks["text_encoder_2"]),
-        (tokenizers["tokenizer"], tokenizers["tokenizer_2"]),
+        (loaded.network("text_encoder"), loaded.network("text_encoder_2")),
+        (loaded.tokenizer("tokenizer"), loaded.tokenizer("tokenizer_2")),
     )
-    return unet, text, fallback
+    return _Made(unet, text, fallback)
+
+
+def _stable_video(network: Any, loaded: LoadedParts, codec: ImageCodec) -> _Made:
+    vision: Any = loaded.network("image_encoder")
+    side = int(vision.config.image_size)
+    published = read_image_processor(loaded.folder / "feature_extractor")
+    processor = ImageProcessor(size_px=(side, side), mean=published.mean, std=published.std)
+    prompt = VideoPrompt(vision, processor, codec, int(network.config.num_frames))
+    text = NoText(int(vision.config.projection_dim))
+    return _Made(VideoNetwork(network), text, ModelDefaults(guidance=2.5, steps=25), prompt)
+
+
+_MAKERS: Mapping[str, Callable[[Any, LoadedParts, ImageCodec], _Made]] = {
+    "Flux": _flux,
+    "Stable Diffusion": _stable_diffusion,
+    "Stable Video Diffusion": _stable_video,
+}

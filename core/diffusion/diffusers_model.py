@@ -1,9 +1,10 @@
 """Contains `DiffusersModel`: the `DiffusionModel` protocol over networks of diffusers.
 
 Flux (rectified flow), Stable Diffusion 1.5 / 2.1 and SDXL (variance preserving) from a folder in
-diffusers layout or a single file. Stable Video Diffusion follows the protocol with these limits:
-its batch is the frames of one video, the only prompt is the empty one, the picture comes by
-`with_image_prompt`, there are no ControlNets, and frames are decoded together.
+diffusers layout or a single file. Stable Video Diffusion (from a folder) follows the protocol with
+these limits: its batch is the frames of one video, the only prompt is the empty one, the picture
+comes by `with_image_prompt` (strength 0 for the unconditional branch), there are no ControlNets,
+guidance is the same for all frames, and frames are decoded together.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from .controls import (
     repeat_entries,
     require_fitting,
 )
+from .diffusers_files import require_libraries
 from .diffusers_loading import assemble, find_model, read_folder, read_single_file
-from .image_prompt import ReduxEncoder, append_image_tokens, load_redux
+from .image_prompt import ImagePromptEncoder, load_redux
 from .lora_attach import attach_lora
 from .model import Conditioning, Control, LatentFormat, ModelDefaults
 from .model_parts import ModelParts
@@ -63,7 +65,9 @@ def load_diffusers_model(
     Raises:
         FileNotFoundError: files are missing; the message names them, before anything is read.
         ValueError: they are damaged or of an unknown kind.
+        ImportError: a library is missing; the message says how to install it.
     """
+    require_libraries("A diffusion model", "diffusers", "transformers", "safetensors")
     if placement is None:
         usual = "cuda" if torch.cuda.is_available() else "cpu"
         placement = make_placement(usual if device is None else device, offload)
@@ -89,7 +93,7 @@ class DiffusersModel:
 
     parts: ModelParts
     loras: tuple[tuple[str, ActiveAdapter], ...] = ()
-    image_prompt: ReduxEncoder | None = None
+    image_prompt: ImagePromptEncoder | None = None
 
     @property
     def family(self) -> Family:
@@ -134,14 +138,13 @@ class DiffusersModel:
         strength: float,
     ) -> Conditioning:
         """Conditioning with the tokens of a picture behind those of the text (Redux)."""
-        if self.image_prompt is None:
+        encoder = self.image_prompt or self.parts.image_prompt
+        if encoder is None:
             raise ValueError(
                 f"'{self.parts.name}' has no encoder for image prompts; load one with the node "
                 "'Load Image Prompt' (Flux: the folder of FLUX.1-Redux-dev)."
             )
-        return append_image_tokens(
-            conditioning, self.image_prompt, image, strength, self.parts.placement
-        )
+        return encoder.append(conditioning, image, strength, self.parts.placement)
 
     def encode_image(
         self, images: Float[Tensor, "batch height width 3"]

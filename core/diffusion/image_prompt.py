@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,21 @@ from .model import Conditioning
 from .placement import Placement
 
 ENCODER_PARTS = {"image_encoder": "SiglipVisionModel", "image_embedder": "ReduxImageEncoder"}
+
+
+@runtime_checkable
+class ImagePromptEncoder(Protocol):
+    """What lets a model take pictures as prompts."""
+
+    def append(
+        self,
+        conditioning: Conditioning,
+        image: Float[Tensor, "1 height width 3"],
+        strength: float,
+        placement: Placement,
+    ) -> Conditioning:
+        """Conditioning with the picture beside the text."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,31 @@ class ReduxEncoder:
     embedder: Any
     processor: ImageProcessor
 
+    @torch.no_grad()
+    def append(
+        self,
+        conditioning: Conditioning,
+        image: Float[Tensor, "1 height width 3"],
+        strength: float,
+        placement: Placement,
+    ) -> Conditioning:
+        """Conditioning with the picture's tokens, times ``strength``, behind the text's.
+
+        Raises:
+            ValueError: more than one picture, or an encoder for another width of tokens.
+        """
+        width = conditioning.tokens.shape[-1]
+        if image.shape[0] != 1:
+            raise ValueError(f"An image prompt is one picture, got {image.shape[0]}; choose one.")
+        if self.width != width:
+            raise ValueError(
+                f"The image prompt encoder makes tokens of {self.width} channels, but the model's "
+                f"have {width}; it belongs to another model."
+            )
+        tokens = strength * self.encode(image, placement)
+        tokens = tokens.to(conditioning.tokens).expand(conditioning.batch, -1, -1)
+        return replace(conditioning, tokens=torch.cat([conditioning.tokens, tokens], dim=1))
+
     @property
     def width(self) -> int:
         """Channels of a token."""
@@ -47,32 +87,6 @@ class ReduxEncoder:
         tokens = self.vision(pixel_values=pixels.to(dtype)).last_hidden_state
         placement.prepare(self.embedder)
         return self.embedder(tokens).image_embeds
-
-
-@torch.no_grad()
-def append_image_tokens(
-    conditioning: Conditioning,
-    encoder: ReduxEncoder,
-    image: Float[Tensor, "1 height width 3"],
-    strength: float,
-    placement: Placement,
-) -> Conditioning:
-    """Conditioning with the picture's tokens, times ``strength``, behind the text's.
-
-    Raises:
-        ValueError: more than one picture, or an encoder for another width of tokens.
-    """
-    width = conditioning.tokens.shape[-1]
-    if image.shape[0] != 1:
-        raise ValueError(f"An image prompt is one picture, got {image.shape[0]}; choose one.")
-    if encoder.width != width:
-        raise ValueError(
-            f"The image prompt encoder makes tokens of {encoder.width} channels, but the model's "
-            f"have {width}; it belongs to another model."
-        )
-    tokens = strength * encoder.encode(image, placement)
-    tokens = tokens.to(conditioning.tokens).expand(conditioning.batch, -1, -1)
-    return replace(conditioning, tokens=torch.cat([conditioning.tokens, tokens], dim=1))
 
 
 def load_redux(folder: Path, dtype: torch.dtype, *, link: str = "") -> ReduxEncoder:

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from .adapters import ActiveAdapter
+from .diffusers_files import require_libraries
 from .lora_files import LoraFile, read_lora
 from .lora_targets import (
     ENCODER_PREFIXES,
@@ -38,6 +39,7 @@ def attach_lora(
         FileNotFoundError: there is no such file.
         ValueError: it holds no LoRA, or one for another kind of model.
     """
+    require_libraries("A LoRA", "peft")
     file = read_lora(path)
     matches = _match_all(file, parts.networks(), parts.backbone.folder)
     _report(file, matches, parts.backbone)

@@ -14,6 +14,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from .adapters import AdapterBank
 from .controls import AppliedControl
 from .image_codec import ImageCodec
+from .image_prompt import ImagePromptEncoder
 from .model import Conditioning, ModelDefaults
 from .placement import Placement
 from .schedules import Family
@@ -76,6 +77,7 @@ class ModelParts:
         text: prompts to conditioning.
         placement: brings networks to the compute device.
         defaults: settings the model was made for.
+        image_prompt: encoder of pictures that belongs to the model, or None.
         dtype: number type of further networks (ControlNets, image prompts).
         banks: LoRAs by the folder of the network they are in.
         pictures: condition pictures of controls as the networks see them, by picture and size.
@@ -88,6 +90,7 @@ class ModelParts:
     placement: Placement
     defaults: ModelDefaults
     dtype: torch.dtype
+    image_prompt: ImagePromptEncoder | None = None
     banks: dict[str, AdapterBank] = field(default_factory=dict)
     pictures: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
 

@@ -55,9 +55,9 @@ def ensure_plain(network: nn.Module) -> None:
                 if value.is_inference():
                     copy = nn.Parameter(value.clone(), requires_grad=value.requires_grad)
                     setattr(module, name, copy)
-            for name, value in list(module.named_buffers(recurse=False)):
-                if value.is_inference():
-                    setattr(module, name, value.clone())
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                if buffer.is_inference():
+                    setattr(module, name, buffer.clone())
 
 
 class FixedPlacement:

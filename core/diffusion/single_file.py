@@ -23,6 +23,7 @@ from .diffusers_files import (
     read_json,
     read_network,
     read_tokenizer,
+    require_libraries,
 )
 from .image_codec import codec_dtype
 from .original_names import (
@@ -103,6 +104,7 @@ def read_checkpoint(
         FileNotFoundError: parts are neither in the file nor in the folder; all are named.
         ValueError: the file is damaged, or of a kind that is not known.
     """
+    require_libraries("A checkpoint in a single file", "accelerate", "omegaconf")
     folder = path.with_suffix("") if config is None else Path(config)
     state = read_weights(path)
     layout = _layout(path, state)

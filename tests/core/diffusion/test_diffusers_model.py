@@ -320,6 +320,29 @@ def test_weights_that_lack_keys_are_refused(tiny_folders, tmp_path) -> None:
             load_diffusers_model(folder)
 
 
+def test_a_model_without_a_text_encoder_is_refused(tiny_folders, tmp_path) -> None:
+    import json
+    import shutil
+
+    folder = shutil.copytree(tiny_folders["flux"], tmp_path / "flux")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["text_encoder_2"] = [None, None]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="flux lacks the part 'text_encoder_2'"):
+        load_diffusers_model(folder)
+
+
+def test_a_missing_library_is_an_error_with_its_remedy(tiny_folders, monkeypatch) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "diffusers" else find(name)
+    )
+    with pytest.raises(ImportError, match="pip install diffusers"):
+        load_diffusers_model(tiny_folders["flux"])
+
+
 def test_a_model_of_an_unknown_kind_is_refused(tiny_folders, tmp_path) -> None:
     import shutil
 
