@@ -28,6 +28,8 @@ LOGGER = logging.getLogger(__name__)
 PICTURE_PARTS = ("vae",)
 TEXT_PARTS = ("text_encoder", "tokenizer")
 HASHED_PICTURES = 16
+# Encoders keep hundreds of channels at full size: one published bundle at a time, eight small ones.
+BATCH_PIXELS = 2**18
 
 ChangePicture = Callable[[Float[Tensor, "height width 3"], int], Float[Tensor, "height width 3"]]
 """(picture 0..1, number of the row) -> picture of the same size."""
@@ -202,8 +204,17 @@ def encode_pictures(
     content = hashlib.sha256(b"".join(pictures[index].tobytes() for index in chosen)).hexdigest()
     names = [record.name for record in pictures.records]
     state = _fingerprint(parts_state(source, PICTURE_PARTS), names, content, variants, change_name)
-    count = variants * len(pictures)
-    return cached_rows(folder, name, state, count, encode, on_progress=on_progress)["latents"]
+    pixels = pictures[0].shape[0] * pictures[0].shape[1]
+    rows = cached_rows(
+        folder,
+        name,
+        state,
+        variants * len(pictures),
+        encode,
+        batch=max(1, BATCH_PIXELS // pixels),
+        on_progress=on_progress,
+    )
+    return rows["latents"]
 
 
 def _as_image(picture: np.ndarray) -> Float[Tensor, "height width 3"]:

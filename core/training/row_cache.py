@@ -46,6 +46,8 @@ def cached_rows(
         ValueError: a row does not fit into half precision.
     """
     done = _done_rows(folder, name, fingerprint, count)
+    if not done:  # what follows overwrites the arrays that the old state speaks of
+        (folder / f"{name}.json").unlink(missing_ok=True)
     for first in range(done, count, batch):
         rows = range(first, min(first + batch, count))
         made = {key: _half(name, value) for key, value in make(rows).items()}
