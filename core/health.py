@@ -81,6 +81,10 @@ CAPABILITIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Fit Gaussians", ("jaxtyping",)),
     ("Run diffusion models", ("jaxtyping", "diffusers", "transformers", "safetensors")),
     ("Apply LoRAs", ("diffusers", "peft")),
+    (
+        "Train LoRAs and ControlNets",
+        ("diffusers", "transformers", "peft", "safetensors", "omegaconf"),
+    ),
     ("Load checkpoints in a single file", ("diffusers", "accelerate", "omegaconf")),
 )
 
