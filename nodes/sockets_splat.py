@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..core.gaussian_cloud import GaussianCloud
 from ..core.geometry.splat_frames import from_3dgs, world_to_3dgs
+from ..core.pipelines.splat_tools import merge_splats
 from ..standalone.comfy_api import SplatData
 from .host import Types, accepts_fields, output_device
 
@@ -43,14 +44,7 @@ def cloud_from_link(value: Any, name: str = "splat") -> GaussianCloud:
         return clouds[0]
     if not clouds:
         raise ValueError(f"{name} holds no Gaussians at all; check the node that made it.")
-    widest = max(cloud.harmonics.shape[1] for cloud in clouds)
-    return GaussianCloud(
-        means=torch.cat([cloud.means for cloud in clouds]),
-        scales=torch.cat([cloud.scales for cloud in clouds]),
-        quats=torch.cat([cloud.quats for cloud in clouds]),
-        opacities=torch.cat([cloud.opacities for cloud in clouds]),
-        harmonics=torch.cat([_widened(cloud.harmonics, widest) for cloud in clouds]),
-    )
+    return merge_splats(clouds)
 
 
 def cloud_to_link(cloud: GaussianCloud) -> Any:
@@ -88,11 +82,6 @@ def _item(value: Any, index: int) -> GaussianCloud:
         harmonics=row("sh"),
     )
     return from_3dgs(cloud)
-
-
-def _widened(harmonics: Tensor, coefficients: int) -> Tensor:
-    missing = coefficients - harmonics.shape[1]
-    return torch.cat([harmonics, harmonics.new_zeros(harmonics.shape[0], missing, 3)], dim=1)
 
 
 # -- GS_PLY of 3D-Pack -----------------------------------------------------------------------

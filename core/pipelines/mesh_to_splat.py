@@ -219,21 +219,48 @@ def splats_on_surface(
 
 def make_sphere_rig(mesh: Mesh, params: MeshToSplatParams) -> ViewRig:
     """Cameras spread evenly over a sphere round the mesh, all of which see it whole."""
-    low, high = mesh.bounds()
+    return make_enclosing_rig(
+        *mesh.bounds(),
+        num_views=params.num_views,
+        fov_y_deg=params.fov_y_deg,
+        margin=params.margin,
+        device=mesh.vertices.device,
+    )
+
+
+def make_enclosing_rig(
+    low: Float[Tensor, 3],
+    high: Float[Tensor, 3],
+    *,
+    num_views: int,
+    fov_y_deg: float = 30.0,
+    margin: float = 0.1,
+    device: torch.device | str = "cpu",
+) -> ViewRig:
+    """Cameras spread evenly over a sphere round a box, all of which see it whole.
+
+    Args:
+        low: lowest corner of the box.
+        high: highest corner.
+        num_views: number of cameras.
+        fov_y_deg: of each.
+        margin: free border round the object, as a share of its bounding sphere.
+        device: of the poses.
+    """
     center, radius = (low + high) / 2, float((high - low).norm()) / 2
-    half_fov = math.radians(params.fov_y_deg) / 2
-    distance = max(radius, 1e-6) * (1 + params.margin) / math.sin(half_fov)
+    half_fov = math.radians(fov_y_deg) / 2
+    distance = max(radius, 1e-6) * (1 + margin) / math.sin(half_fov)
     cameras = []
-    for index in range(params.num_views):
-        height = 1 - 2 * (index + 0.5) / params.num_views  # Fibonacci spiral
+    for index in range(num_views):
+        height = 1 - 2 * (index + 0.5) / num_views  # Fibonacci spiral
         azimuth_deg = math.degrees(index * math.pi * (3 - math.sqrt(5)))
         pose = make_orbit_pose(azimuth_deg, math.degrees(math.asin(height)), distance)
         pose[:3, 3] += center.detach().cpu()
         near = min(0.1, 0.1 * distance)
         far = max(1000.0, 10 * distance)
-        cameras.append(Camera(pose, fov_y_deg=params.fov_y_deg, near=near, far=far))
-    names = tuple(f"sphere {index}" for index in range(params.num_views))
-    return ViewRig(tuple(cameras), names).to(mesh.vertices.device)
+        cameras.append(Camera(pose, fov_y_deg=fov_y_deg, near=near, far=far))
+    names = tuple(f"sphere {index}" for index in range(num_views))
+    return ViewRig(tuple(cameras), names).to(device)
 
 
 def _check_pictures(views: Tensor, rig: ViewRig, masks: Tensor | None) -> None:
