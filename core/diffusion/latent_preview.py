@@ -14,8 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-CHART_PX = 192
-PATCH_PX = 24
+CHART_PX = 256
+PATCH_PX = 32
+WHITE_SHARE = 0.4
+"""Share of the chart's patches that are white, the background of the pictures made here."""
+
 RIDGE = 1e-3
 """Weight of the shrinkage, relative to the mean variance of the latents."""
 
@@ -63,6 +66,8 @@ def _color_chart() -> Float[Tensor, "1 height width 3"]:
     generator = torch.Generator().manual_seed(0)
     count = CHART_PX // PATCH_PX
     patches = torch.rand(1, 3, count, count, generator=generator)
+    white = torch.rand(1, 1, count, count, generator=generator) < WHITE_SHARE
+    patches = torch.where(white, 1.0, patches)
     hard = functional.interpolate(patches, scale_factor=PATCH_PX, mode="nearest")
     soft = functional.interpolate(patches, scale_factor=PATCH_PX, mode="bicubic")
     left = torch.arange(CHART_PX) < CHART_PX // 2

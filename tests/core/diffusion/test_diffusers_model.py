@@ -11,6 +11,7 @@ import torch
 from lift3d.core.diffusion.diffusers_model import DiffusersModel, load_diffusers_model
 from lift3d.core.diffusion.guidance import GuidedPrompt, guided_denoise
 from lift3d.core.diffusion.model import DiffusionModel, ModelDefaults
+from lift3d.core.diffusion.placement import OneAtATimePlacement, SequentialPlacement
 from lift3d.core.diffusion.sampling import sample_latents
 from lift3d.core.diffusion.schedules import signal_scale
 from torch import Tensor
@@ -226,6 +227,37 @@ def test_distilled_models_take_their_default_guidance(models) -> None:
     other = model.denoise(latents, sigma, replace(plain, guidance=1.0))
     assert model.defaults.guidance_kind == "distilled"
     assert torch.equal(silent, spoken) and not torch.allclose(silent, other)
+
+
+@pytest.mark.parametrize("way", [OneAtATimePlacement, SequentialPlacement])
+def test_every_placement_gives_the_same_results(way, tiny_folders, models, tmp_path) -> None:
+    """With the CPU as the device: hooks and moves run, and LoRAs come to offloaded networks."""
+    from safetensors.torch import save_file
+
+    name = "transformer.transformer_blocks.0.attn.to_q"
+    lora = {f"{name}.lora_A.weight": torch.ones(2, 32), f"{name}.lora_B.weight": torch.ones(32, 2)}
+    save_file(lora, tmp_path / "lora.safetensors")
+    plain = models["flux"]
+    offloaded = load_diffusers_model(tiny_folders["flux"], placement=way(torch.device("cpu")))
+    latents, sigma = noise(plain), torch.tensor([0.5])
+    for first, second in (
+        (plain, offloaded),
+        (
+            plain.with_lora(tmp_path / "lora.safetensors"),
+            offloaded.with_lora(tmp_path / "lora.safetensors"),
+        ),
+        (plain, offloaded),
+    ):
+        results = [
+            model.denoise(latents, sigma, model.encode_text([PROMPT])) for model in (first, second)
+        ]
+        assert torch.allclose(*results, atol=1e-6)
+    gradients = []
+    for model in (plain, offloaded):
+        images = torch.full((1, 32, 32, 3), 0.3, requires_grad=True)
+        model.encode_image(images).square().sum().backward()
+        gradients.append(images.grad)
+    assert torch.allclose(*gradients, atol=1e-5)
 
 
 # -- words that are lost ---------------------------------------------------------------------
