@@ -1,4 +1,8 @@
-"""Makes the thumbnails of the workflow templates by running the workflows."""
+"""Makes the thumbnails of the workflow templates by running the workflows.
+
+Those that run in ComfyUI only are illustrated by a sample of what they make: a procedural object
+goes through the workflow from mesh to bundle to mesh instead.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .runner import run_workflow
+from .runner import node_classes, node_specs, run_workflow
+from .workflow_file import read_workflow
+from .workflow_steps import unknown_nodes
 
 SIZE_PX = 512
 QUALITY = 88
+ILLUSTRATION = "mesh_to_bundle_to_mesh"
+SAMPLES = {"text_to_3d_flux": "sample: mug", "image_to_3d_flux": "sample: robot"}
+"""What is shown instead of workflows that do not run here."""
 
 
 def make_thumbnails(
@@ -36,11 +45,15 @@ def make_thumbnails(
 
 def make_thumbnail(workflow: Path, *, settings: Sequence[str] = ()) -> Path:
     """Run one workflow and picture what it showed and made."""
+    source = workflow
+    if unknown_nodes(read_workflow(workflow), node_specs(node_classes())):
+        source = workflow.with_name(f"{ILLUSTRATION}.json")
+        settings = [*settings, f"Load Mesh.path={SAMPLES[workflow.stem]}"]
     with tempfile.TemporaryDirectory() as out:
-        files = run_workflow(workflow, Path(out), settings=settings)
+        files = run_workflow(source, Path(out), settings=settings)
         pictures = [path for path in files if path.suffix == ".png"]
         shown = [path for path in pictures if path.parent.name == "preview"]
-        saved = [path for path in pictures if path.stem.startswith(workflow.stem)]
+        saved = [path for path in pictures if path.stem.startswith(source.stem)]
         picture = _compose(shown, saved)
     target = workflow.with_suffix(".jpg")
     temporary = target.with_suffix(".jpg.part")

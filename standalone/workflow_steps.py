@@ -16,6 +16,7 @@ from .workflow_file import FileNode, WorkflowError, WorkflowFile
 MODE_MUTED, MODE_BYPASSED = 2, 4
 NOTES = ("Note", "MarkdownNote")
 REROUTE, PRIMITIVE = "Reroute", "PrimitiveNode"
+OWN_PREFIX = "Lift3D_"
 _MISSING = object()
 
 
@@ -60,6 +61,24 @@ def compile_steps(
     return steps
 
 
+def unknown_nodes(workflow: WorkflowFile, specs: Mapping[str, NodeSpec]) -> list[FileNode]:
+    """Nodes that would run but are of types that are not known here."""
+    nodes = workflow.nodes.values()
+    return [node for node in nodes if _runs(node) and node.type not in specs]
+
+
+def _runs(node: FileNode) -> bool:
+    """Whether a node becomes a step."""
+    return node.type not in (*NOTES, REROUTE, PRIMITIVE) and node.mode not in (
+        MODE_MUTED,
+        MODE_BYPASSED,
+    )
+
+
+def _listed(nodes: Sequence[FileNode]) -> str:
+    return ", ".join(f"'{node.type}' (id {node.id}, '{node.title or node.type}')" for node in nodes)
+
+
 class _Compiler:
     """Collects steps and problems of one workflow."""
 
@@ -75,32 +94,32 @@ class _Compiler:
         self.problems: list[str] = []
 
     def compile(self, settings: Sequence[str]) -> list[Step]:
+        self._report_unknown()
         steps: dict[str, Step] = {}
         for node in self.workflow.nodes.values():
-            if node.type in (*NOTES, REROUTE, PRIMITIVE) or node.mode in (
-                MODE_MUTED,
-                MODE_BYPASSED,
-            ):
+            if not _runs(node):
                 continue
             spec = self.specs.get(node.type)
-            if spec is None:
-                self._unknown(node)
-                continue
-            steps[node.id] = self._make_step(node, spec)
+            if spec is not None:
+                steps[node.id] = self._make_step(node, spec)
         for setting in settings:
             self._apply(setting, steps)
         for step in steps.values():
             self._check(step, steps)
         return self._ordered(steps)
 
-    def _unknown(self, node: FileNode) -> None:
-        remedy = (
-            "update Lift3D" if node.type.startswith("Lift3D_") else "run this workflow in ComfyUI"
-        )
-        self.problems.append(
-            f"Node type '{node.type}' (id {node.id}, '{node.title or node.type}') is not known "
-            f"here; {remedy}."
-        )
+    def _report_unknown(self) -> None:
+        """One problem for each kind of remedy."""
+        unknown = unknown_nodes(self.workflow, self.specs)
+        foreign = [node for node in unknown if not node.type.startswith(OWN_PREFIX)]
+        own = [node for node in unknown if node.type.startswith(OWN_PREFIX)]
+        if foreign:
+            self.problems.append(
+                f"The workflow uses nodes that only ComfyUI has: {_listed(foreign)}; run this "
+                "workflow in ComfyUI."
+            )
+        if own:
+            self.problems.append(f"These nodes are not known here: {_listed(own)}; update Lift3D.")
 
     def _make_step(self, node: FileNode, spec: NodeSpec) -> Step:
         step = Step(node.id, node.type, node.title or spec.display_name)

@@ -141,13 +141,16 @@ PROMPTS = {
 }  # fmt: skip
 
 
-def write_models(folder: Path) -> None:
+def write_models(folder: Path, comfyui: Path) -> None:
     """Tiny weights in the model folders, and a picture with alpha."""
+    import shutil
+
     import torch
     from lift3d.core.formats.png import write_png
     from lrm_scenes import write_tiny_prm
     from multiview_scenes import make_picture, make_tiny_zero123plus
     from tiny_models import make_tiny_unet
+    from tiny_native import write_published
 
     own = folder / "models" / "lift3d"
     make_tiny_zero123plus(own / "zero123plus-v1.2")
@@ -157,6 +160,8 @@ def write_models(folder: Path) -> None:
     picture = make_picture(48)
     alpha = (picture.amin(dim=-1, keepdim=True) < 0.99).float()
     write_png(folder / "input" / "object.png", torch.cat([picture, alpha], dim=-1))
+    shutil.copyfile(folder / "input" / "object.png", folder / "input" / "example.png")
+    write_published(folder / "models", comfyui)
 
 
 @pytest.fixture(scope="session")
@@ -165,7 +170,7 @@ def report(tmp_path_factory) -> dict:
     if not root:
         pytest.skip("needs a ComfyUI checkout: set COMFYUI_PATH (and COMFYUI_PYTHON)")
     folder = tmp_path_factory.mktemp("comfyui")
-    write_models(folder)
+    write_models(folder, Path(root))
     runs: dict = {name: {"prompt": prompt} for name, prompt in PROMPTS.items()}
     for path in WORKFLOWS:
         runs[path.stem] = {"workflow": str(path), "settings": SMALL[path.stem]}

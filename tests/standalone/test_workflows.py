@@ -7,13 +7,20 @@ from pathlib import Path
 
 import pytest
 from lift3d.core.formats import read_mesh, read_splats
-from lift3d.standalone.runner import compile_workflow, node_classes, run_workflow
-from lift3d.standalone.workflow_file import read_workflow
+from lift3d.standalone.runner import compile_workflow, node_classes, node_specs, run_workflow
+from lift3d.standalone.workflow_file import WorkflowError, read_workflow
+from lift3d.standalone.workflow_steps import unknown_nodes
+from workflow_names import NATIVE_ONLY
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 NAMES = [path.stem for path in WORKFLOWS]
+RUNNING_HERE = [name for name in NAMES if name not in NATIVE_ONLY]
 SMALL = json.loads((Path(__file__).with_name("small_settings.json")).read_text(encoding="utf-8"))
+LOADERS = {
+    "UNETLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "ControlNetLoader",
+    "CLIPVisionLoader", "StyleModelLoader", "LoadBackgroundRemovalModel",
+}  # fmt: skip
 
 
 def document(name: str) -> dict:
@@ -27,7 +34,37 @@ def test_the_four_workflows_are_there() -> None:
     assert expected <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_those_for_comfyui_only_are_the_ones_with_nodes_of_its_own() -> None:
+    specs = node_specs(node_classes())
+    foreign = {path.stem for path in WORKFLOWS if unknown_nodes(read_workflow(path), specs)}
+    assert foreign == NATIVE_ONLY
+
+
+@pytest.mark.parametrize("name", sorted(NATIVE_ONLY))
+def test_those_for_comfyui_only_are_refused_with_the_reason(name: str, tmp_path: Path) -> None:
+    with pytest.raises(WorkflowError) as caught:
+        run_workflow(ROOT / "workflows" / f"{name}.json", tmp_path / "out")
+    assert len(caught.value.problems) == 1, caught.value.problems
+    told = caught.value.problems[0]
+    assert "only ComfyUI has" in told and "'UNETLoader'" in told and "run this workflow in" in told
+    assert "Lift3D_" not in told and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", sorted(NATIVE_ONLY))
+def test_loaders_of_published_weights_say_where_to_get_them(name: str) -> None:
+    """The dialog of missing models reads these links; it takes no other hosts and suffixes."""
+    loaders = [node for node in document(name)["nodes"] if node["type"] in LOADERS]
+    assert len(loaders) >= 4
+    for node in loaders:
+        named = [value for value in node["widgets_values"] if str(value).endswith(".safetensors")]
+        models = {model["name"]: model for model in node["properties"]["models"]}
+        assert set(models) == set(named)
+        for model in models.values():
+            assert model["url"].startswith("https://huggingface.co/") and model["directory"]
+            assert model["url"].endswith(".safetensors") and "/resolve/" in model["url"]
+
+
+@pytest.mark.parametrize("name", RUNNING_HERE)
 def test_it_validates_with_the_values_it_stores(name: str) -> None:
     path = ROOT / "workflows" / f"{name}.json"
     steps = compile_workflow(read_workflow(path), [], node_classes())
@@ -77,7 +114,7 @@ def test_it_has_a_thumbnail(name: str) -> None:
         assert picture.format == "JPEG" and min(picture.size) >= 256
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUNNING_HERE)
 def test_it_runs_small(name: str, tmp_path: Path) -> None:
     lines: list[str] = []
     files = run_workflow(
