@@ -183,6 +183,39 @@ def trajectory_alignment_gradient(
 
 
 @torch.no_grad()
+def trajectory_target(
+    denoise: Denoiser,
+    latents: Float[Tensor, " batch *latent"],
+    prompt: GuidedPrompt,
+    inversion: Conditioning,
+    timesteps: Int64[Tensor, " node"],
+    noise: Float[Tensor, " batch *latent"],
+    *,
+    family: Family,
+) -> Float[Tensor, " batch *latent"]:
+    """y_0: latents carried up the noising and down the guided denoising trajectory.
+
+    Args:
+        denoise: the model.
+        latents: clean, of pictures.
+        prompt: text branches for the way down.
+        inversion: text for the way up.
+        timesteps: rising nodes.
+        noise: takes the latents to the first node.
+        family: of the model.
+
+    Reference: the pseudo ground truth of GE3D's reconstructive generation.
+    """
+    sigmas = timestep_sigmas(timesteps, family)
+    clean = _working_copy(latents)
+    upward = inversion.expanded(len(clean))
+    start = add_noise(clean, noise.to(clean), float(sigmas[0]), family)
+    far = noising_trajectory(lambda x, s: denoise(x, s, upward), start, sigmas)[-1]
+    predict = partial(guided_denoise, denoise, prompt=prompt)
+    return denoising_trajectory(predict, far, sigmas)[0].to(latents.dtype)
+
+
+@torch.no_grad()
 def score_distillation_gradient(
     denoise: Denoiser,
     latents: Float[Tensor, " batch *latent"],

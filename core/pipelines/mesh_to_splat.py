@@ -30,7 +30,8 @@ class SplatFitParams:
     Attributes:
         num_steps: optimisation steps, one picture each.
         optimizer: step sizes and densification.
-        square_weight: weight of the squared colour error beside the absolute one.
+        square_weight: weight of the squared colour error.
+        absolute_weight: weight of the absolute colour error.
         mask_weight: weight of the absolute error of alpha, where masks are given.
         random_background: with masks, draw before a new random colour in each step, so that the
             background cannot be imitated by Gaussians.
@@ -47,6 +48,7 @@ class SplatFitParams:
     views_background: tuple[float, float, float] = (1.0, 1.0, 1.0)
     preview_every: int = 50
     seed: int = 0
+    absolute_weight: float = 1.0
 
 
 # On the surface from the start, Gaussians need few steps: these settings are for 300 to 1000.
@@ -301,7 +303,7 @@ def _fit_step(
         background=behind, with_normals=False,
     )  # fmt: skip
     difference = render.rgb[0] - target
-    loss = difference.abs().mean()
+    loss = params.absolute_weight * difference.abs().mean()
     if params.square_weight:
         loss = loss + params.square_weight * difference.square().mean()
     if masks is not None and params.mask_weight:
