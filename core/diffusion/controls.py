@@ -19,6 +19,10 @@ UNION_MODES: dict[str, int] = {
 """Modes of the published Flux union network by their true indices."""
 
 
+SHARED_SIZES = ("cross_attention_dim", "joint_attention_dim", "pooled_projection_dim")
+"""Sizes in the configurations that a ControlNet has in common with its model."""
+
+
 @dataclass(frozen=True)
 class ControlNetwork:
     """A loaded ControlNet; `Control.network` of diffusers models.
@@ -54,6 +58,21 @@ class ControlNetwork:
                 f"'{self.name}' is a union ControlNet with modes 0..{self.num_modes - 1} "
                 f"({known}), but mode {mode} was asked for; choose one of them."
             )
+
+    def require_sizes(self, model: Any) -> None:
+        """Check that the network was made for models of this size (SD 1.5 or SDXL, say).
+
+        Raises:
+            ValueError: it was not.
+        """
+        own: Any = self.network
+        for key in SHARED_SIZES:
+            wanted, found = model.config.get(key), own.config.get(key)
+            if wanted != found and wanted is not None:
+                raise ValueError(
+                    f"ControlNet '{self.name}' does not fit this model: its {key} is {found}, the "
+                    f"model's {wanted}; it belongs to another version of {self.architecture}."
+                )
 
 
 def _mode_name(mode: int) -> str:

@@ -6,8 +6,10 @@ made from a fixed list of classes; no code in the folder is run, nothing is ever
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -184,24 +186,21 @@ def read_tokenizer(folder: Path, kind: str) -> Any:
         ) from error
 
 
-def quiet_libraries() -> Any:
-    """Block in which diffusers and transformers show no progress bars of their own."""
-    import contextlib
-
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Block without progress bars and notices of deprecation, which users cannot act on."""
     import transformers
 
-    @contextlib.contextmanager
-    def block() -> Any:
-        bars = transformers.utils.logging
-        was_shown = bars.is_progress_bar_enabled()
-        bars.disable_progress_bar()
-        try:
+    bars = transformers.utils.logging
+    was_shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
             yield
-        finally:
-            if was_shown:
-                bars.enable_progress_bar()
-
-    return block()
+    finally:
+        if was_shown:
+            bars.enable_progress_bar()
 
 
 def network_class(kind: str) -> Any:

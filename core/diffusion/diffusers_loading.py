@@ -159,6 +159,7 @@ def assemble(loaded: LoadedParts, dtype: torch.dtype, placement: Placement) -> M
     network = loaded.networks.get("transformer", loaded.networks.get("unet"))
     architecture = NETWORK_CLASSES[type(network).__name__]
     latent_format = vae_latent_format(loaded.network("vae"))
+    _require_plain_inputs(loaded.name, network, latent_format.channels * _PER_TOKEN[architecture])
     multiple = latent_format.downscale * (2 if architecture == "Flux" else 1)
     codec = ImageCodec(loaded.network("vae"), latent_format, placement, multiple)
     made = _MAKERS[architecture](network, loaded, codec)
@@ -172,6 +173,20 @@ def assemble(loaded: LoadedParts, dtype: torch.dtype, placement: Placement) -> M
         dtype=dtype,
         image_prompt=made.image_prompt,
     )
+
+
+_PER_TOKEN = {"Flux": 4, "Stable Diffusion": 1, "Stable Video Diffusion": 2}
+"""Input channels of the network per latent channel."""
+
+
+def _require_plain_inputs(name: str, network: Any, channels: int) -> None:
+    """Refuse models that want more than noisy latents, such as those made for inpainting."""
+    found = int(network.config.in_channels)
+    if found != channels:
+        raise ValueError(
+            f"The network of {name} takes {found} channels instead of {channels}: it was made for "
+            "inpainting or editing, or its VAE belongs to another model. Use the plain model."
+        )
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,7 @@ class DiffusersModel:
                 f"ControlNet '{control.name}' is made for {control.architecture} models, but "
                 f"'{self.parts.name}' is a {self.parts.backbone.architecture} model."
             )
+        control.require_sizes(self.parts.backbone.network)
         return control
 
     def _activate(self, folder: str) -> None:

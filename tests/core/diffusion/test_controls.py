@@ -236,6 +236,12 @@ def test_a_control_for_another_architecture_is_refused(flux, sd15, control_folde
         sd15.denoise(noise(sd15), torch.tensor([0.5]), foreign)
 
 
+def test_a_control_for_another_size_is_refused(tiny_folders, control_folders) -> None:
+    sdxl = load_diffusers_model(tiny_folders["sdxl"], device="cpu")
+    with pytest.raises(ValueError, match="cross_attention_dim is 32, the model's 64"):
+        sdxl.load_control(control_folders["sd"])
+
+
 def test_folders_without_a_control_are_refused(
     flux, tiny_folders, control_folders, tmp_path
 ) -> None:

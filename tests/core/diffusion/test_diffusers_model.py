@@ -364,6 +364,19 @@ def test_a_model_without_a_text_encoder_is_refused(tiny_folders, tmp_path) -> No
         load_diffusers_model(folder)
 
 
+def test_an_inpainting_model_is_refused(tiny_folders, tmp_path) -> None:
+    import shutil
+
+    import tiny_models
+
+    folder = shutil.copytree(tiny_folders["sd15"], tmp_path / "sd")
+    unet = tiny_models.make_tiny_unet()
+    sizes = {key: value for key, value in unet.config.items() if not key.startswith("_")}
+    type(unet)(**{**sizes, "in_channels": 9}).save_pretrained(folder / "unet")
+    with pytest.raises(ValueError, match="takes 9 channels instead of 4: it was made for inpaint"):
+        load_diffusers_model(folder)
+
+
 def test_a_missing_library_is_an_error_with_its_remedy(tiny_folders, monkeypatch) -> None:
     import importlib.util
 
