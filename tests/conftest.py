@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 sys.path.insert(0, str(ROOT))
+
+# Workers of pytest-xdist keep their compiled kernels apart: numba's index on disk does not expect
+# two processes that compile the same function for different types at the same time.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    kernels = ROOT / ".pytest_cache" / "kernels" / os.environ["PYTEST_XDIST_WORKER"]
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(kernels))
 
 import run  # noqa: E402
 

@@ -217,7 +217,9 @@ def interpolate(
 
 def _camera_depth(mesh: Mesh, rig: ViewRig) -> Float[Tensor, "view vertex 1"]:
     rows = torch.stack([camera.world_to_camera[2] for camera in rig]).to(mesh.vertices)
-    return -(homogenize(mesh.vertices) @ rows.T).T[..., None]
+    # Written out: a matrix product rounds differently for one view and for several.
+    x, y, z = (mesh.vertices[:, axis] * rows[:, axis : axis + 1] for axis in range(3))
+    return -(x + y + z + rows[:, 3:])[..., None]
 
 
 def _normal_map(
