@@ -28,12 +28,13 @@ class Lift3DExtension(ComfyExtension):
             reconstruct,
             splats,
             texture,
+            video,
             views,
         )
 
         register_model_folder()
         themes = (
-            assets, diffusion, bundle, generate, edit_bundle, native, multiview, lrm,
+            assets, diffusion, bundle, generate, edit_bundle, native, multiview, video, lrm,
             reconstruct, texture, cameras, views, splats, inspect, convert, health,
         )  # fmt: skip
         return [node for theme in themes for node in theme.NODES]

@@ -43,7 +43,7 @@ def attach_lora(
     file = read_lora(path)
     matches = _match_all(file, parts.networks(), parts.backbone.folder)
     _report(file, matches, parts.backbone)
-    name = _adapter_name(path)
+    name = adapter_name(path)
     return tuple(
         (
             folder,
@@ -95,7 +95,7 @@ def _report(file: LoraFile, matches: dict[str, LoraMatch], backbone: Backbone) -
         )  # fmt: skip
 
 
-def _adapter_name(path: Path) -> str:
+def adapter_name(path: Path) -> str:
     """Name that differs between files and between states of one file."""
     state = path.stat()
     identity = f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}"

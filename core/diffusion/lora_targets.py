@@ -18,6 +18,7 @@ from torch import nn
 
 from .lora_files import LoraFile, LoraLayer
 from .lora_names import Target, flux_names, unet_original_names
+from .orbit_names import orbit_layer_names
 
 NETWORK_PREFIXES = (
     "base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "unet.",
@@ -110,10 +111,12 @@ def known_names(network: Any, modules: Mapping[str, Any]) -> dict[str, Target]:
         targets |= flux_names(len(double), len(single))
     elif hasattr(network, "down_blocks"):
         per_level = max(len(block.resnets) for block in network.down_blocks)
+        is_video = any(".temporal_transformer_blocks." in name for name in modules)
+        originals = orbit_layer_names if is_video else unet_original_names
         targets |= {
             original: target
             for name, target in list(targets.items())
-            for original in unet_original_names(name, per_level)
+            for original in originals(name, per_level)
         }
     else:  # transformers 5 dropped this level of CLIP's names in one of its classes
         targets |= {f"text_model.{name}": target for name, target in targets.items()}

@@ -163,6 +163,11 @@ def _open_clip_value(name: str, state: State) -> Tensor | None:
     if name == "text_projection.weight":
         projection = state.get("text_projection")
         return state.get(name) if projection is None else projection.T
+    return open_clip_block_value(name, state)
+
+
+def open_clip_block_value(name: str, state: State) -> Tensor | None:
+    """Weight of a CLIP layer (``encoder.layers.N...``, text or vision) out of OpenCLIP's keys."""
     parts = name.split(".", 3)  # encoder.layers.N.rest
     if len(parts) != 4:
         return None
