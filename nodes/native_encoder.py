@@ -42,14 +42,25 @@ class GradientEncoder:
             if not any(value.is_inference() for value in self.patcher.model.parameters()):
                 return
             module = copy.deepcopy(self.patcher.model)  # another node's run moved it meanwhile
-        elif self.vae.patcher.is_dynamic():  # its weights are not ordinary tensors
-            module = self.vae.patcher.clone(disable_dynamic=True).model
+        elif self.vae.patcher.is_dynamic():
+            module = self._loaded_again()
         else:
             module = copy.deepcopy(self.vae.first_stage_model)
         module.requires_grad_(False)
         self.patcher = comfy.model_patcher.ModelPatcher(
             module, self.vae.patcher.load_device, self.vae.patcher.offload_device
         )
+
+    def _loaded_again(self) -> Any:
+        """The network read anew: weights in dynamic video memory are not ordinary tensors."""
+        patcher = self.vae.patcher
+        if getattr(patcher, "cached_patcher_init", None) is None:
+            raise ValueError(
+                "The VAE lies in ComfyUI's dynamic video memory, and its loader cannot make a copy "
+                "that gradients pass through. Load it with 'Load VAE' or 'Load Checkpoint', or "
+                "start ComfyUI with --disable-dynamic-vram."
+            )
+        return patcher.clone(disable_dynamic=True).model
 
 
 class RememberedHints:

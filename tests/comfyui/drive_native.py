@@ -147,6 +147,20 @@ def flux_agrees_with_diffusers(scene: Scene) -> dict[str, float]:
 
 
 @check
+def follows_the_protocol(scene: Scene) -> dict[str, Any]:
+    from lift3d.core.diffusion.model import DiffusionModel
+
+    _, stable = scene.stable_diffusion("sd15")
+    return {
+        "is_one": isinstance(scene.flux, DiffusionModel),
+        "flux": dataclasses.asdict(scene.flux.defaults),
+        "stable": dataclasses.asdict(stable.defaults),
+        "flux_range": scene.flux.sigma_range,
+        "stable_range": stable.sigma_range,
+    }
+
+
+@check
 def flux_with_lora_agrees(scene: Scene) -> dict[str, float]:
     with_lora = scene.flux.with_lora(scene.lora, 0.7)
     reference = diffusers(scene.flux_folder).with_lora(scene.lora, 0.7)
@@ -268,6 +282,70 @@ def gradients_reach_the_picture(scene: Scene) -> dict[str, Any]:
             scene.flux_parts[2].first_stage_model.parameters()
         ).is_inference(),
     }
+
+
+@check
+def gradients_with_dynamic_video_memory(scene: Scene) -> dict[str, Any]:
+    """ComfyUI keeps such weights in memory of its own; here a stand-in says that it does."""
+    import copy
+    from types import SimpleNamespace
+
+    model, clip, vae = scene.flux_parts
+    cpu = torch.device("cpu")
+    with torch.inference_mode(False):
+        again = SimpleNamespace(model=copy.deepcopy(vae.first_stage_model))
+    patcher = SimpleNamespace(
+        is_dynamic=lambda: True, load_device=cpu, offload_device=cpu, cached_patcher_init=None,
+        clone=lambda disable_dynamic: again,
+    )  # fmt: skip
+    dynamic = copy.copy(vae)
+    dynamic.patcher = patcher
+    picture = torch.rand(1, 32, 48, 3, generator=torch.Generator().manual_seed(3))
+    wrapped = native((model, clip, dynamic))
+    try:
+        wrapped.encode_image(picture.clone().requires_grad_())
+        refused = ""
+    except ValueError as error:
+        refused = str(error)
+    patcher.cached_patcher_init = (None, ())
+    gradients = []
+    for each in (wrapped, scene.flux):
+        leaf = picture.clone().requires_grad_()
+        (each.encode_image(leaf) ** 2).sum().backward()
+        gradients.append(leaf.grad)
+    return {"refused": refused, "gradient": gap(*gradients)}
+
+
+@check
+def lora_dialects_agree(scene: Scene) -> dict[str, Any]:
+    """The same changes in the keys of other trainers, beside diffusers reading the same files."""
+    from safetensors.torch import save_file
+
+    hidden = tiny_native.FLUX_HIDDEN
+    down, up = random(4, hidden, seed=7), random(3 * hidden, 4, seed=8)
+    files = {
+        "xlabs": {
+            "double_blocks.0.processor.qkv_lora1.down.weight": down,
+            "double_blocks.0.processor.qkv_lora1.up.weight": up,
+        },
+        "kohya": {
+            "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": down,
+            "lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight": up,
+            "lora_unet_double_blocks_0_img_attn_qkv.alpha": torch.tensor(2.0),
+        },
+    }
+    reference = diffusers(scene.flux_folder)
+    latents, one = random(1, 16, 8, 16), torch.tensor([0.6])
+    text = guided(reference, PROMPTS[:1])
+    plain = scene.flux.denoise(latents, one, text)
+    found = {}
+    for name, state in files.items():
+        path = scene.folder / f"{name}.safetensors"
+        save_file(state, path)
+        ours = scene.flux.with_lora(path).denoise(latents, one, text)
+        theirs = reference.with_lora(path).denoise(latents, one, text)
+        found[name] = {"gap": gap(ours, theirs), "changed": gap(ours, plain)}
+    return found
 
 
 @check

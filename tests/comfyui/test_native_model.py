@@ -63,6 +63,22 @@ def test_a_lora_file_acts_alike_in_both_and_leaves_the_original(measured) -> Non
     assert found["denoised"] < CLOSE and found["sampled"] < SAMPLED
 
 
+@pytest.mark.parametrize("dialect", ["xlabs", "kohya"])
+def test_loras_of_other_trainers_act_alike_in_both(measured, dialect: str) -> None:
+
+    found = result(measured, "lora_dialects_agree")[dialect]
+    assert found["changed"] > 0.02 and found["gap"] < CLOSE
+
+
+def test_it_follows_the_protocol(measured) -> None:
+    found = result(measured, "follows_the_protocol")
+    assert found["is_one"]
+    assert found["flux"]["guidance_kind"] == "distilled" and found["flux"]["guidance"] == 3.5
+    assert found["stable"]["guidance_kind"] == "classifier_free"
+    assert 0 < found["flux_range"][0] < 0.01 and found["flux_range"][1] == 1.0
+    assert found["stable_range"] == pytest.approx([0.0292, 14.6146], rel=1e-2)
+
+
 def test_two_union_controls_act_alike_in_both(measured) -> None:
     found = result(measured, "flux_with_controls_agrees")
     assert found["changed"] > 0.01
@@ -80,6 +96,12 @@ def test_gradients_reach_the_picture_though_weights_are_inference_tensors(measur
     assert found["loaded_in_inference_mode"]
     assert found["gradient"] < CLOSE
     assert found["again"] < CLOSE, "weights that were moved in inference mode"
+
+
+def test_gradients_pass_a_vae_in_dynamic_video_memory_or_the_remedy_is_named(measured) -> None:
+    found = result(measured, "gradients_with_dynamic_video_memory")
+    assert found["gradient"] < CLOSE
+    assert "--disable-dynamic-vram" in found["refused"] and "Load VAE" in found["refused"]
 
 
 def test_predictions_may_stand_in_a_loss(measured) -> None:
