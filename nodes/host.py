@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..core.backends.probe import Kind, backend_status
 from ..core.diffusion.placement import OneAtATimePlacement, plain_tensors
-from ..core.progress import Progress, ProgressCallback
+from ..core.progress import Progress, ProgressCallback, StopEarly
 from ..standalone import folders as standalone_folders
 
 IN_COMFYUI = importlib.util.find_spec("comfy_api") is not None
@@ -148,6 +148,23 @@ def make_progress() -> ProgressCallback:
     return _comfyui_progress() if IN_COMFYUI else standalone_progress
 
 
+def make_stoppable_progress() -> ProgressCallback:
+    """Like `make_progress`, but an interruption ends the run with what there is: `StopEarly`."""
+    if not IN_COMFYUI:
+        return standalone_progress
+    import comfy.model_management
+
+    report = _comfyui_progress()
+
+    def report_or_stop(progress: Progress) -> None:
+        try:
+            report(progress)
+        except comfy.model_management.InterruptProcessingException as interruption:
+            raise StopEarly from interruption
+
+    return report_or_stop
+
+
 standalone_progress_hook: list[ProgressCallback] = []
 """The standalone runner's listeners; see `standalone.runner`."""
 
@@ -228,6 +245,11 @@ def output_folder() -> Path:
     if IN_COMFYUI:
         return Path(folder_paths.get_output_directory())
     return standalone_folders.current().output
+
+
+def checkpoint_file(name: str) -> Path:
+    """File for the state of a long run, below the output folder."""
+    return output_folder() / "lift3d_checkpoints" / f"{name}.safetensors"
 
 
 def resolve_input_file(name: str, suffixes: Sequence[str]) -> Path:

@@ -6,7 +6,8 @@ hands out a tensor of theirs. Meshes and Gaussians have their own files beside t
 Private link types: LIFT3D_RIG is a `ViewRig`, an ordered set of cameras. ComfyUI's LOAD3D_CAMERA
 holds a single camera; the nodes "Rig To Cameras" and "Cameras To Rig" convert. LIFT3D_DIFFUSION is
 a `DiffusionModel`, LIFT3D_CONTROLNET a ControlNet that its loader made, LIFT3D_CONTROLS a tuple of
-`ControlRequest` and LIFT3D_PROMPT a `BundlePrompt`.
+`ControlRequest` and LIFT3D_PROMPT a `BundlePrompt`. LIFT3D_OBJECTIVE is a distillation recipe
+(`ObjectiveParams`), LIFT3D_SCHEDULE its cameras (`CameraScheduleParams`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ DiffusionSocket = io.Custom("LIFT3D_DIFFUSION")
 ControlNetSocket = io.Custom("LIFT3D_CONTROLNET")
 ControlsSocket = io.Custom("LIFT3D_CONTROLS")
 PromptSocket = io.Custom("LIFT3D_PROMPT")
+ObjectiveSocket = io.Custom("LIFT3D_OBJECTIVE")
+ScheduleSocket = io.Custom("LIFT3D_SCHEDULE")
 TrimeshSocket = io.Custom("TRIMESH")
 GsPlySocket = io.Custom("GS_PLY")
 FileSocket = link_type("File3DAny", "FILE_3D")

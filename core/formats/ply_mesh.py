@@ -86,7 +86,7 @@ def decode_ply_mesh(data: bytes) -> list[Mesh]:
     require_at_most("faces", len(triangles), MAX_FACES)
     if not len(triangles):
         raise ValueError("it holds no face with three corners.")
-    colors = _read_colors(vertex.columns)
+    colors = read_vertex_colors(vertex.columns)
     normals = _columns(vertex.columns, [("nx", "ny", "nz")])
     uvs = _columns(vertex.columns, _UV_NAMES)
     if uvs is not None:
@@ -124,7 +124,8 @@ def _columns(
     return None
 
 
-def _read_colors(columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
+def read_vertex_colors(columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Colours 0..1 [row, 3] under any of their usual names; None without them."""
     for wanted in _COLOR_NAMES:
         if all(name in columns for name in wanted):
             kind = columns[wanted[0]].dtype

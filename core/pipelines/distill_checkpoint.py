@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..networks.weights import read_weights
 
 FORMAT_VERSION = 1
 FINGERPRINT_BYTES = 16
+NAME_LETTERS = 10
 
 
 def fingerprint(*parts: Any) -> str:
@@ -45,17 +46,28 @@ class CheckpointFile:
         path: of the file; it is replaced whole.
         every: iterations between two; 0 saves only when the run ends or is interrupted.
         resume: go on from the file if it is there.
+        keep: leave the file when the run is done; it stays after an interruption in any case.
+        per_run: put the run's fingerprint into the file's name, so that no other run meets it.
     """
 
     path: Path
     every: int = 50
     resume: bool = True
+    keep: bool = True
+    per_run: bool = False
 
     def __post_init__(self) -> None:
         if self.every < 0:
             raise ValueError(f"every must not be negative, got {self.every}.")
         if self.path.suffix != ".safetensors":
             raise ValueError(f"A checkpoint must end in .safetensors, got '{self.path.name}'.")
+
+    def of_run(self, run: str) -> CheckpointFile:
+        """The file of the run with this fingerprint."""
+        if not self.per_run:
+            return self
+        path = self.path.with_name(f"{self.path.stem}_{run[:NAME_LETTERS]}{self.path.suffix}")
+        return replace(self, path=path, per_run=False)
 
     def save(self, state: Mapping[str, Tensor], run: str) -> None:
         """Write the state of the run with this fingerprint; the old file stays until then."""

@@ -24,6 +24,10 @@ from .distill_target import DistillationTarget, Drawn, State, relative_disparity
 from .distill_track import RunTrack, Stopwatch
 
 AUGMENTATION, QUESTIONS = 2, 3
+NO_GRADIENT = (
+    "The model's image encoder gives no gradient: the latents do not depend on the pictures. Use a "
+    "VAE that can be differentiated (not a tiled or compiled one)."
+)
 Ending = Literal["finished", "settled", "stopped"]
 
 
@@ -135,7 +139,7 @@ class DistillationRun:
         self.distiller = distiller
         self.params = params
         self.fingerprint = fingerprint
-        self.checkpoint = checkpoint
+        self.checkpoint = None if checkpoint is None else checkpoint.of_run(fingerprint)
         self.on_progress = on_progress
         self.track = RunTrack()
         self.watch = Stopwatch()
@@ -161,6 +165,8 @@ class DistillationRun:
             ending = "stopped"
         finally:
             self._save()
+        if self.checkpoint is not None and not self.checkpoint.keep and ending != "stopped":
+            self.checkpoint.path.unlink(missing_ok=True)
         if not self.target.is_presentable or ending == "stopped":
             self.target.restore(self._good)
         return DistillationReport(
@@ -242,30 +248,29 @@ class DistillationRun:
             backgrounds = _backgrounds(params, generator).to(self.target.device)
             rig = views.rig.to(self.target.device)
             drawn = self.target.draw(rig, params.size_px, backgrounds, generator)
+        # Cut in two: the backward pass ends at the pictures and never enters the model's weights.
+        pictures = drawn.rgb.detach().requires_grad_()
         with self.watch.part("encode"):
-            latents = self._encode(drawn, generator)
+            latents = self._encode(pictures, generator)
         with self.watch.part("ask"):
             answer = self._ask(latents, views, number)
+        with self.watch.part("encode"):
+            pull = _gradient(surrogate_loss(latents, answer.gradient), pictures)
         with self.watch.part("move"):
-            loss = surrogate_loss(latents, answer.gradient) + drawn.penalty
-            loss = loss + self._smoothness(drawn)
+            loss = surrogate_loss(drawn.rgb, pull) + drawn.penalty + self._smoothness(drawn)
             loss.backward()
             if not self.target.update():
                 raise NonFiniteError("A gradient of the pictures was NaN or infinity.")
         return answer.disagreement
 
-    def _encode(self, drawn: Drawn, generator: torch.Generator) -> Tensor:
-        pictures = drawn.rgb
+    def _encode(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
         if float(torch.rand((), generator=generator)) < self.params.flip_share:
             pictures = pictures.flip(2)
         if self.params.model_px and self.params.model_px != pictures.shape[1]:
             pictures = _scaled(pictures, self.params.model_px)
         latents = self.model.encode_image(pictures.to(self.model.device))
         if not latents.requires_grad:
-            raise ValueError(
-                "The model's image encoder gives no gradient: the latents do not depend on the "
-                "pictures. Use a VAE that can be differentiated (not a tiled or compiled one)."
-            )
+            raise ValueError(NO_GRADIENT)
         if not math.isfinite(float(latents.detach().float().sum())):
             raise NonFiniteError("The image encoder gave NaN or infinity.")
         return latents
@@ -309,6 +314,13 @@ class DistillationRun:
             rig = make_orbit_rig([30 + 720 * done / total], 15.0, radius=4.5, fov_y_deg=30.0)
             preview = self.target.look(rig.to(self.target.device), self.params.preview_px)[0]
         self.on_progress(Progress(done, total, ", ".join(text), preview))
+
+
+def _gradient(loss: Tensor, pictures: Tensor) -> Tensor:
+    (gradient,) = torch.autograd.grad(loss, pictures, allow_unused=True)
+    if gradient is None:
+        raise ValueError(NO_GRADIENT)
+    return gradient
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

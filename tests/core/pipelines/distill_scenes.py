@@ -69,7 +69,8 @@ class WishfulModel:
         return self.weight * (asked * self.wish() + (1 - asked) * anything)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        return torch.nn.functional.avg_pool2d(images.permute(0, 3, 1, 2) * 2 - 1, 4)
+        small = torch.nn.functional.avg_pool2d(images.permute(0, 3, 1, 2) * 2 - 1, 4)
+        return self.weight * small
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         large = torch.nn.functional.interpolate(latents, scale_factor=4, mode="nearest")

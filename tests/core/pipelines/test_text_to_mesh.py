@@ -109,10 +109,11 @@ def test_a_mesh_run_resumes_to_the_same_mesh(tmp_path: Path) -> None:
 
 
 def test_meshes_work_under_inference_mode_and_stay_as_they_were() -> None:
+    model = WishfulModel()
     with torch.inference_mode():
         mesh = ball()
         made, report = text_to_mesh(
-            "a ball", WishfulModel(), mesh, *settings(3), on_progress=stop_at(2, StopEarly)
+            "a ball", model, mesh, *settings(3), on_progress=stop_at(2, StopEarly)
         )
     assert report.ending == "stopped" and not made.vertices.requires_grad
     assert torch.equal(mesh.vertices, ball().vertices)

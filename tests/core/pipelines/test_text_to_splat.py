@@ -75,10 +75,11 @@ def test_model_and_start_are_left_alone() -> None:
 
 
 def test_it_works_on_inference_tensors() -> None:
+    model = WishfulModel()
     with torch.inference_mode():
         cloud = start()
-        made, _ = text_to_splat("a ball", WishfulModel(), cloud, small_params(2))
-        again, _ = text_to_splat("a ball", WishfulModel(), start(), small_params(2))
+        made, _ = text_to_splat("a ball", model, cloud, small_params(2))
+        again, _ = text_to_splat("a ball", model, start(), small_params(2))
     assert same(made, again) and not made.means.requires_grad
 
 
@@ -194,6 +195,22 @@ def test_a_stop_right_after_lowered_opacities_gives_the_gaussians_from_before() 
     assert float(cloud.opacities.max()) > 0.05
 
 
+def test_every_run_can_have_its_own_file_which_goes_when_it_is_done(tmp_path: Path) -> None:
+    checkpoint = CheckpointFile(tmp_path / "run.safetensors", keep=False, per_run=True)
+    for prompt in ("a ball", "a cube"):
+        text_to_splat(
+            prompt, WishfulModel(), start(), small_params(4), checkpoint=checkpoint,
+            on_progress=stop_after(2, StopEarly),
+        )  # fmt: skip
+    assert len(list(tmp_path.iterdir())) == 2
+    steps = []
+    text_to_splat(
+        "a cube", WishfulModel(), start(), small_params(4), checkpoint=checkpoint,
+        on_progress=lambda p: steps.append(p.step),
+    )  # fmt: skip
+    assert steps == [3, 4] and len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.parametrize("change", ["prompt", "seed", "start", "model"])
 def test_the_checkpoint_of_another_run_is_refused(change: str, tmp_path: Path) -> None:
     checkpoint = CheckpointFile(tmp_path / "run.safetensors")
@@ -276,6 +293,10 @@ def test_an_encoder_without_gradients_is_refused() -> None:
     model.encode_image = lambda images: encode(images.detach())
     with pytest.raises(ValueError, match="gives no gradient"):
         text_to_splat("a ball", model, start(), small_params(2))
+    model.encode_image = lambda images: encode(images).detach()
+    with pytest.raises(ValueError, match="gives no gradient"):
+        text_to_splat("a ball", model, start(), small_params(2))
+    assert model.calls == 2 * 2  # in the second case nothing was asked in vain
 
 
 def test_an_empty_prompt_or_splat_is_refused() -> None:
