@@ -65,7 +65,6 @@ def test_a_lora_file_acts_alike_in_both_and_leaves_the_original(measured) -> Non
 
 @pytest.mark.parametrize("dialect", ["xlabs", "kohya"])
 def test_loras_of_other_trainers_act_alike_in_both(measured, dialect: str) -> None:
-
     found = result(measured, "lora_dialects_agree")[dialect]
     assert found["changed"] > 0.02 and found["gap"] < CLOSE
 
