@@ -36,7 +36,7 @@ from .view_diffusion import (
 from .view_samples import sample_views
 
 LOGGER = logging.getLogger(__name__)
-MIN_COLOR_SHARE = 0.98
+MIN_COLOR_SHARE = 0.95
 SHEET_PROMPTS = 12
 SHEET_VIEWS = ("front", "side", "back")
 
