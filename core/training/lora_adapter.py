@@ -31,11 +31,17 @@ FEED_FORWARD = (
     "proj_mlp", "proj_out",
 )  # fmt: skip
 MODULATION = ("norm1.linear", "norm1_context.linear", "norm.linear")
-LayerGroup = Literal["attention", "feed_forward", "modulation"]
+# Outside the blocks: where texts enter. New words need these most.
+TEXT = (
+    "context_embedder",
+    "time_text_embed.text_embedder.linear_1", "time_text_embed.text_embedder.linear_2",
+)  # fmt: skip
+LayerGroup = Literal["attention", "feed_forward", "modulation", "text"]
 GROUPS: Mapping[str, Sequence[str]] = {
     "attention": ATTENTION,
     "feed_forward": FEED_FORWARD,
     "modulation": MODULATION,
+    "text": TEXT,
 }
 FILE_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -47,7 +53,8 @@ class LoraParams:
     Attributes:
         rank: inner size of the two matrices.
         alpha: the change is multiplied by alpha / rank.
-        targets: groups of layers in the blocks that are changed.
+        targets: groups of layers that are changed: "attention", "feed_forward" and "modulation" of
+            the blocks, and "text", the layers by which texts enter.
         layers: names of layers in a block, such as "attn.to_q", besides the groups.
         file_dtype: number type in the file.
     """
@@ -73,15 +80,22 @@ def find_layers(transformer: nn.Module, params: LoraParams) -> list[str]:
     """
     wanted = [name for group in params.targets for name in GROUPS[group]] + list(params.layers)
     found = {
-        path: path.split(".", 2)[2]
+        path: name
         for path, module in transformer.named_modules()
-        if isinstance(module, nn.Linear) and path.startswith(BLOCKS)
+        if isinstance(module, nn.Linear) and (name := _name_in_block(path))
     }
     unknown = [name for name in params.layers if name not in found.values()]
     if unknown or not found:
         known = ", ".join(sorted(set(found.values()))) or "none"
         raise ValueError(f"No block has a layer {', '.join(unknown)}; there are {known}.")
     return [path for path, name in found.items() if name in wanted]
+
+
+def _name_in_block(path: str) -> str:
+    """Name of a layer within its block; nothing for layers outside that are not of "text"."""
+    if path.startswith(BLOCKS):
+        return path.split(".", 2)[2]
+    return path if path in TEXT else ""
 
 
 def add_lora(transformer: Any, params: LoraParams, *, seed: int = 0) -> list[str]:
@@ -144,9 +158,9 @@ def save_lora(
         params: the same as there.
         metadata: texts for the head of the file, such as how to prompt.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
+    head = {"format": "pt", **(metadata or {})}
+    data = save(lora_state(transformer, layers, params), head)
     with atomic_write(path) as temporary:
-        save_file(
-            lora_state(transformer, layers, params), temporary, {"format": "pt", **(metadata or {})}
-        )
+        temporary.write_bytes(data)

@@ -10,7 +10,7 @@ References: Zhang et al. 2023, Adding Conditional Control; Kiss3DGen (Lin et al.
 from __future__ import annotations
 
 import copy
-import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from ..bundle_image import split_bundle
 from ..diffusion.controls import AppliedControl, ControlNetwork
 from ..diffusion.model import Control
 from ..diffusion.placement import Offload
+from ..formats.atomic import atomic_write
 from ..pipelines.control_images import ControlImageParams, make_control_image
 from ..progress import ProgressCallback
 from .encoded_bundles import encode_pictures
@@ -200,10 +201,11 @@ def train_tile_control(params: TileControlParams, on_progress: ProgressCallback)
 def save_control(folder: Path, control: Any, dtype: torch.dtype) -> None:
     """Write a ControlNet in diffusers layout; each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        copy.deepcopy(control).to("cpu", dtype).save_pretrained(temporary)
-        for path in Path(temporary).iterdir():
-            os.replace(path, folder / path.name)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        copy.deepcopy(control).to("cpu", dtype).save_pretrained(made)
+        for path in Path(made).iterdir():
+            with atomic_write(folder / path.name) as temporary:
+                shutil.copyfile(path, temporary)
 
 
 def _sheet_writer(training: ControlTraining, params: TileControlParams) -> Callable[[int], None]:

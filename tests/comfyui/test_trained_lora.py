@@ -21,6 +21,7 @@ from lift3d.core.training.lora_adapter import LoraParams
 
 pytestmark = pytest.mark.comfyui
 RANK, ALPHA = 4, 6.0
+GROUPS = ("attention", "feed_forward", "modulation", "text")
 
 # Loads base and LoRA as ComfyUI does, and a second model into which the LoRA was merged by hand.
 DRIVER = """
@@ -85,7 +86,7 @@ def test_comfyui_patches_every_layer_as_if_merged_by_hand(tmp_path: Path) -> Non
         wordings=1,
         dtype="float32",
         device="cpu",
-        lora=LoraParams(RANK, ALPHA, ("attention", "feed_forward", "modulation"), (), "float32"),
+        lora=LoraParams(RANK, ALPHA, GROUPS, (), "float32"),
         loop=LoopParams(steps=3, learning_rate=1e-2, warmup_steps=1),
     )
     train_bundle_lora(params, lambda progress: None)
@@ -102,5 +103,5 @@ def test_comfyui_patches_every_layer_as_if_merged_by_hand(tmp_path: Path) -> Non
     assert lines, done.stderr[-3000:]
     result = json.loads(lines[0].removeprefix("RESULT"))
     assert "lora key not loaded" not in done.stderr
-    assert result["pairs"] == result["patches"] == result["taken"] == 20
+    assert result["pairs"] == result["patches"] == result["taken"] == 23
     assert result["changed"] > 1e-3 and result["error"] < 1e-5

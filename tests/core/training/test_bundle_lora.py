@@ -39,7 +39,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(model: Path, data: Path, output: Path, **changes) -> BundleLoraParams:
     values = {
         "dtype": "float32", "device": "cpu", "batch": 2, "prefix": "a grid image",
-        "lora": LoraParams(rank=4, alpha=8.0), "loop": quick_loop(4),
+        "lora": LoraParams(rank=4, alpha=8.0, targets=("attention", "feed_forward", "text")), "loop": quick_loop(4),
     }  # fmt: skip
     return BundleLoraParams(str(model), make_data(data), output, **{**values, **changes})
 
@@ -112,8 +112,9 @@ def test_the_file_holds_pairs_with_alpha_in_the_layout_of_diffusers(trained: Pat
     assert state[f"{layer}.lora_B.weight"].dtype == torch.float16
     assert float(state[f"{layer}.alpha"]) == 8.0
     assert all(bool(value.any()) for value in state.values())  # every layer was trained
-    # 8 attention and 4 feed-forward layers of the double block, 3 and 2 of the single block
-    assert len(state) == 3 * (12 + 5)
+    # 8 attention and 4 feed-forward layers of the double block, 3 and 2 of the single block, 3 of
+    # the text
+    assert len(state) == 3 * (12 + 5 + 3)
 
 
 def test_equal_alpha_and_rank_are_not_written(tiny: Path, tmp_path: Path) -> None:
@@ -260,13 +261,19 @@ def test_layers_are_found_by_group_and_by_name(tiny: Path) -> None:
     network = load_diffusers_model(tiny, device="cpu").parts.backbone.network
     single = find_layers(network, LoraParams(targets=(), layers=("proj_mlp",)))
     assert single == ["single_transformer_blocks.0.proj_mlp"]
-    everything = find_layers(
-        network, LoraParams(targets=("attention", "feed_forward", "modulation"))
-    )
-    assert len(everything) == len(set(everything)) == 20
-    assert "proj_out" not in everything  # the output of the whole network is no block
+    groups = ("attention", "feed_forward", "modulation", "text")
+    everything = add_lora(network, LoraParams(targets=groups))
+    assert len(everything) == len(set(everything)) == 23
+    wrapped = {
+        name.removesuffix(".lora_A")
+        for name, _ in network.named_modules()
+        if name[-7:] == ".lora_A"
+    }
+    assert wrapped == set(everything)
+    assert "proj_out" not in wrapped  # the output of the whole network is no block
+    fresh = load_diffusers_model(tiny, device="cpu").parts.backbone.network
     with pytest.raises(ValueError, match="No block has a layer attn.to_z; there are attn.add_k"):
-        find_layers(network, LoraParams(layers=("attn.to_z",)))
+        find_layers(fresh, LoraParams(layers=("attn.to_z",)))
 
 
 def test_a_new_lora_changes_nothing_and_only_it_is_trained(tiny: Path) -> None:
