@@ -7,9 +7,6 @@ ours (default: the one that runs the tests).
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -165,26 +162,15 @@ def write_models(folder: Path, comfyui: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def report(tmp_path_factory) -> dict:
-    root = os.environ.get("COMFYUI_PATH")
-    if not root:
-        pytest.skip("needs a ComfyUI checkout: set COMFYUI_PATH (and COMFYUI_PYTHON)")
-    folder = tmp_path_factory.mktemp("comfyui")
-    write_models(folder, Path(root))
-    runs: dict = {name: {"prompt": prompt} for name, prompt in PROMPTS.items()}
-    for path in WORKFLOWS:
-        runs[path.stem] = {"workflow": str(path), "settings": SMALL[path.stem]}
-    job = {"comfyui": root, "pack": str(ROOT), "folder": str(folder), "runs": runs}
-    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    driver = Path(__file__).with_name("drive_comfyui.py")
-    done = subprocess.run(
-        [python, str(driver), str(folder / "job.json"), str(folder / "report.json")],
-        capture_output=True, text=True, cwd=folder, timeout=900,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    return {**found, "folder": folder}
+def report(drive, comfyui_root: Path) -> dict:
+    def prepare(folder: Path) -> dict:
+        write_models(folder, comfyui_root)
+        runs: dict = {name: {"prompt": prompt} for name, prompt in PROMPTS.items()}
+        for path in WORKFLOWS:
+            runs[path.stem] = {"workflow": str(path), "settings": SMALL[path.stem]}
+        return {"comfyui": str(comfyui_root), "pack": str(ROOT), "runs": runs}
+
+    return drive("drive_comfyui.py", prepare)
 
 
 def files(report: dict) -> set[str]:

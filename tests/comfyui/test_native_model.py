@@ -6,17 +6,12 @@ Needs COMFYUI_PATH, and in COMFYUI_PYTHON the requirements of both. The measurin
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.comfyui
 
-HERE = Path(__file__).resolve().parent
 CLOSE = 1e-4
 """Largest difference, relative to the largest value, of single precision in another order."""
 
@@ -25,21 +20,12 @@ SAMPLED = 2e-3
 
 
 @pytest.fixture(scope="session")
-def measured(tmp_path_factory) -> dict:
-    root = os.environ.get("COMFYUI_PATH")
-    if not root:
-        pytest.skip("needs a ComfyUI checkout: set COMFYUI_PATH (and COMFYUI_PYTHON)")
-    folder = tmp_path_factory.mktemp("native")
-    (folder / "tiny").mkdir()
-    job, report = folder / "job.json", folder / "report.json"
-    job.write_text(json.dumps({"comfyui": root, "folder": str(folder)}), encoding="utf-8")
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    done = subprocess.run(
-        [python, str(HERE / "drive_native.py"), str(job), str(report)],
-        capture_output=True, text=True, cwd=folder, timeout=900,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    return json.loads(report.read_text(encoding="utf-8"))
+def measured(drive, comfyui_root: Path) -> dict:
+    def prepare(folder: Path) -> dict:
+        (folder / "tiny").mkdir()
+        return {"comfyui": str(comfyui_root)}
+
+    return drive("drive_native.py", prepare)
 
 
 def result(measured: dict, name: str) -> dict:
