@@ -15,9 +15,12 @@ from .edges import build_edges, side_vertices
 from .holes import fill_holes
 from .manifold_cut import corner_fans, cut_non_manifold
 from .orientation import orient_outward
+from .sorting import stable_sort
 from .submesh import first_of_each, group_rows, select_faces, take_vertices
 
 LOGGER = logging.getLogger(__name__)
+
+MAX_STRIDE = 1 << 21  # three vertex numbers below it fit into 63 bits
 
 
 def degenerate_faces(faces: Int64[Tensor, "face 3"]) -> Bool[Tensor, " face"]:
@@ -30,10 +33,15 @@ def duplicate_faces(faces: Int64[Tensor, "face 3"]) -> Bool[Tensor, " face"]:
     """Faces whose three vertices an earlier face has too, in whatever order."""
     if not len(faces):
         return torch.zeros(0, dtype=torch.bool, device=faces.device)
-    _, group = torch.unique(faces.sort(dim=1).values, dim=0, return_inverse=True)
-    order = torch.argsort(group, stable=True)
+    low, middle, high = faces.sort(dim=1).values.unbind(1)
+    stride = int(high.max()) + 1
+    if stride < MAX_STRIDE:
+        key = (low * stride + middle) * stride + high
+    else:
+        _, key = torch.unique(torch.stack([low, middle, high], 1), dim=0, return_inverse=True)
+    key, order = stable_sort(key)
     repeated = torch.zeros(len(faces), dtype=torch.bool, device=faces.device)
-    repeated[order[1:]] = group[order[1:]] == group[order[:-1]]
+    repeated[order[1:]] = key[1:] == key[:-1]
     return repeated
 
 

@@ -149,3 +149,21 @@ def test_an_empty_mesh_is_repaired_to_an_empty_mesh():
     assert repair_mesh(empty).is_empty
     only_bad = Mesh(torch.zeros(2, 3), torch.tensor([[0, 0, 1]]))
     assert repair_mesh(only_bad).is_empty
+
+
+@pytest.mark.parametrize("most", [1 << 21, 0])
+def test_repeated_faces_are_those_that_a_set_has_seen(monkeypatch, most: int):
+    from lift3d.core.geometry import repair
+
+    monkeypatch.setattr(repair, "MAX_STRIDE", most)  # 0 takes the way of meshes beyond 63 bits
+    generator = torch.Generator().manual_seed(0)
+    faces = torch.randint(0, 9, (400, 3), generator=generator)
+    seen: set[tuple[int, ...]] = set()
+    expected = []
+    for face in faces.tolist():
+        corners = tuple(sorted(face))
+        expected.append(corners in seen)
+        seen.add(corners)
+    assert duplicate_faces(faces).tolist() == expected
+    far = torch.tensor([[0, 1, (1 << 21) - 2], [(1 << 21) - 2, 0, 1], [0, 1, 2]])
+    assert duplicate_faces(far).tolist() == [False, True, False]
