@@ -27,6 +27,7 @@ from ..mesh import Mesh
 from ..progress import Progress, ProgressCallback, ignore_progress
 from ..rendering.projection import VertexProjectionParams
 from .bundle_views import ShapeViews, read_bundle_views
+from .enlarge_views import enlarge_views, pixel_size
 from .initial_mesh import InitialMeshParams, make_initial_mesh, make_manifold
 from .isomer_params import IsomerParams, Preset, load_isomer_params
 from .normal_refinement import NormalTargets, refine_by_normals
@@ -37,6 +38,8 @@ LOGGER = logging.getLogger(__name__)
 MIN_FOREGROUND_PX = 16
 MIN_VIEWS = 2
 INSIDE = 0.5
+LARGEST_DIAGONAL = 3.2
+"""Of a box with sides of 1.8, the size of objects in bundles, and a margin."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,16 @@ class ReconstructionParams:
         isomer: both stages; None takes the preset that fits the initial mesh.
         clean_up: after the refinement.
         colors: of the projection to vertex colours; None leaves the mesh uncoloured.
+        working_px: smaller views are enlarged to this first; 0 leaves them as they are.
+        pixels_per_edge: no edge is made shorter than this many pixels of the given views.
     """
 
     initial: InitialMeshParams = field(default_factory=InitialMeshParams)
     isomer: IsomerParams | None = None
     clean_up: CleanUpParams = field(default_factory=CleanUpParams)
     colors: VertexProjectionParams | None = field(default_factory=VertexProjectionParams)
+    working_px: int = 192
+    pixels_per_edge: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,9 @@ def reconstruct_from_views(
     used, warnings = usable_views(masks, rig.names)
     chosen = torch.tensor(used, device=masks.device)
     views = ShapeViews(normals_world[chosen], masks[chosen], rig.select(used))
-    isomer = params.isomer or load_isomer_params(_fitting_preset(params, initial_mesh))
+    isomer, tidy = _fitted_to_pixels(params, pixel_size(views), initial_mesh)
+    views, rgb_views = enlarge_views(views, rgb_views[chosen], params.working_px)
+    isomer = isomer.for_pictures(max(views.masks.shape[1:]))
     steps = isomer.coarse.steps + isomer.fine.steps
     total = steps + 3  # and the initial mesh, the clean-up, the colours
     if initial_mesh is None:
@@ -175,13 +184,13 @@ def reconstruct_from_views(
 
     targets = NormalTargets(views.normals_world, views.masks, views.rig)
     refined = refine_by_normals(start, targets, isomer, on_progress=shifted)
-    mesh = clean_up(refined, params.clean_up)
+    mesh = clean_up(refined, tidy)
     on_progress(Progress(total - 1, total, f"cleaned up, {mesh.num_faces} faces"))
     coverage = torch.zeros(mesh.num_vertices, device=masks.device)
     if params.colors is not None:
         colors = _fitting_weights(params.colors, len(views.rig))
         mesh, coverage = project_vertex_colors(
-            mesh, rgb_views[chosen], views.rig, masks=views.masks, params=colors
+            mesh, rgb_views, views.rig, masks=views.masks, params=colors
         )
     on_progress(Progress(total, total, f"done: {mesh.num_faces} faces"))
     return ReconstructionResult(mesh, coverage, start, tuple(used), tuple(warnings))
@@ -239,6 +248,16 @@ def _smoothed(mesh: Mesh, params: CleanUpParams) -> Float[Tensor, "vertex 3"]:
             mesh.vertices, mesh.faces, iterations=rounds, shrink=share, inflate=params.inflation
         )
     return laplacian_smooth(mesh.vertices, mesh.faces, iterations=rounds, step=share)
+
+
+def _fitted_to_pixels(
+    params: ReconstructionParams, pixel: float, initial_mesh: Mesh | None
+) -> tuple[IsomerParams, CleanUpParams]:
+    """Settings of refinement and clean-up without triangles finer than the given views."""
+    isomer = params.isomer or load_isomer_params(_fitting_preset(params, initial_mesh))
+    edge = params.pixels_per_edge * pixel
+    finest = max(params.clean_up.subdivision_edge, 2 * edge / LARGEST_DIAGONAL)
+    return isomer.limited_to(edge), replace(params.clean_up, subdivision_edge=finest)
 
 
 def _fitting_preset(params: ReconstructionParams, initial_mesh: Mesh | None) -> Preset:

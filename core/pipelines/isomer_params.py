@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,7 +81,8 @@ class IsomerParams:
         target_interval: ... and then in every so many.
         target_view_weights: of the projected normals, used when their number fits the views.
         target_confidence: vertices seen with less weight keep their own normal.
-        target_raster_px: size of the visibility raster of the projection.
+        target_raster_px: size of the visibility raster of the projection, for pictures of
+            ``image_px``.
         optimizer: memory and limits of the optimiser.
         preview_interval: steps between two preview pictures; 0 for none.
         seed: of the remeshing.
@@ -98,6 +99,24 @@ class IsomerParams:
     optimizer: OptimizerParams
     preview_interval: int = 5
     seed: int = 0
+
+    def limited_to(self, edge: float) -> IsomerParams:
+        """Copy that makes no edges shorter than ``edge``: finer ones only follow the pixels."""
+
+        def limited(stage: StageParams, least: float) -> StageParams:
+            low, high = stage.edge_length_limits
+            limits = (max(low, least), max(high, 2 * least))
+            start = stage.initial_edge_length * (limits[0] / low)
+            return replace(
+                stage, edge_length_limits=limits, initial_edge_length=min(start, limits[1])
+            )
+
+        return replace(self, coarse=limited(self.coarse, edge), fine=limited(self.fine, edge))
+
+    def for_pictures(self, longest_px: int) -> IsomerParams:
+        """Copy whose visibility raster shrinks with pictures smaller than ``image_px``."""
+        share = min(1.0, longest_px / self.image_px)
+        return replace(self, target_raster_px=max(1, round(share * self.target_raster_px)))
 
     def mesh_optimizer(self, stage: StageParams) -> MeshOptimizerParams:
         """Settings of the remeshing optimiser for a stage."""

@@ -64,6 +64,27 @@ def test_an_egg_comes_back_with_its_shape_and_colours():
     assert result.used_views == (0, 1, 2, 3) and not result.warnings
 
 
+def test_small_tiles_are_enlarged_and_their_mesh_is_no_finer_than_they_are():
+    truth = egg()
+    bundle, _, rig = render_bundle(truth, tile_px=64, supersampling=4)
+    isomer = load_isomer_params("from_hull")
+    isomer = replace(
+        isomer, coarse=replace(isomer.coarse, steps=6), fine=replace(isomer.fine, steps=5)
+    )
+    initial = quick().initial
+    results = {}
+    for size in (0, 192):
+        params = ReconstructionParams(initial, isomer, working_px=size)
+        mesh = reconstruct_from_bundle(bundle, params=params).mesh
+        drawn = render_mesh(mesh, rig, width=192, height=192)
+        true = render_mesh(truth, rig, width=192, height=192)
+        iou = float(silhouette_iou(drawn.alpha, true.alpha).min())
+        results[size] = (iou, normal_error_deg(mesh, truth, rig, image_px=192))
+        sides = mesh.vertices[mesh.faces] - mesh.vertices[mesh.faces.roll(1, dims=1)]
+        assert float(sides.norm(dim=-1).median()) > 0.012  # a third of a pixel of the bundle
+    assert results[192][0] > max(0.98, results[0][0]) and results[192][1] < results[0][1]
+
+
 def test_six_orthographic_views_work_as_well():
     truth = egg()
     rig = make_stdgen_rig()

@@ -155,6 +155,21 @@ def test_published_numbers_are_those_of_the_released_code():
     assert optimizer.laplacian == 0.02 and optimizer.nu_ref == 0.3
 
 
+def test_edges_can_be_kept_from_getting_finer_than_the_pixels():
+    params = load_isomer_params("from_hull")
+    assert params.limited_to(0.002) == params
+    coarser = params.limited_to(0.02)
+    assert coarser.fine.edge_length_limits == (0.02, 0.04)
+    assert coarser.fine.initial_edge_length == pytest.approx(0.04)
+    assert coarser.coarse.edge_length_limits == params.coarse.edge_length_limits
+
+
+def test_the_raster_shrinks_with_the_pictures_and_never_grows():
+    params = load_isomer_params("published")
+    assert params.for_pictures(256).target_raster_px == params.target_raster_px // 2
+    assert params.for_pictures(2048) == params
+
+
 def test_unknown_presets_and_negative_weights_are_refused(unchecked_shapes):
     with pytest.raises(ValueError, match="from_hull"):
         load_isomer_params("magic")  # type: ignore[arg-type]
