@@ -15,9 +15,11 @@ class Lift3DExtension(ComfyExtension):
         from . import (
             assets,
             bundle,
+            camera_schedule,
             cameras,
             convert,
             diffusion,
+            distill,
             edit_bundle,
             generate,
             health,
@@ -25,7 +27,11 @@ class Lift3DExtension(ComfyExtension):
             lrm,
             multiview,
             native,
+            objective,
+            optimize,
+            orbit_splats,
             reconstruct,
+            splat_tools,
             splats,
             texture,
             video,
@@ -34,7 +40,8 @@ class Lift3DExtension(ComfyExtension):
 
         register_model_folder()
         themes = (
-            assets, diffusion, bundle, generate, edit_bundle, native, multiview, video, lrm,
-            reconstruct, texture, cameras, views, splats, inspect, convert, health,
+            assets, diffusion, bundle, generate, edit_bundle, native, multiview, video,
+            orbit_splats, lrm, reconstruct, texture, cameras, views, distill, objective,
+            camera_schedule, optimize, splats, splat_tools, inspect, convert, health,
         )  # fmt: skip
         return [node for theme in themes for node in theme.NODES]

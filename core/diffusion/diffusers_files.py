@@ -35,6 +35,7 @@ TRANSFORMERS_CLASSES = (
     "CLIPTextModel",
     "CLIPTextModelWithProjection",
     "CLIPVisionModelWithProjection",
+    "Dinov2Model",
     "SiglipVisionModel",
     "T5EncoderModel",
 )

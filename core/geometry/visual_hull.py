@@ -38,19 +38,22 @@ class VisualHullParams:
         bound: the object lies within the cube [-bound, bound]^3 in world units.
         thin_radius_cells: parts thinner than the grid can hold are thickened to this radius, in
             cells, so that wires and legs do not fall apart; 0 leaves them out.
+        tolerated_views: so many views may disagree about a point; for views that do not quite
+            fit together, such as those of a video model.
     """
 
     resolution: int = 112
     bound: float = 1.25
     thin_radius_cells: float = 0.75
+    tolerated_views: int = 0
 
     def __post_init__(self) -> None:
         if not 16 <= self.resolution <= 512:
             raise ValueError(f"resolution must lie within 16..512 cells, got {self.resolution}.")
-        if not self.bound > 0 or self.thin_radius_cells < 0:
+        if not self.bound > 0 or min(self.thin_radius_cells, self.tolerated_views) < 0:
             raise ValueError(
-                "bound must be positive and thin_radius_cells not negative, got "
-                f"{self.bound} and {self.thin_radius_cells}."
+                "bound must be positive, thin_radius_cells and tolerated_views not negative, got "
+                f"{self.bound}, {self.thin_radius_cells} and {self.tolerated_views}."
             )
 
 
@@ -125,7 +128,8 @@ def visual_hull_sdf(
     check_masks(masks, rig)
     outlines = [outline_distance(mask) for mask in masks]
     cube = torch.full((3,), params.bound, dtype=masks.dtype, device=masks.device)
-    coarse = _sample_hull(outlines, rig, masks, -cube, cube, COARSE_CELLS)
+    tolerated = min(params.tolerated_views, len(rig) - 1)
+    coarse = _sample_hull(outlines, rig, masks, -cube, cube, COARSE_CELLS, tolerated)
     near = coarse.values < coarse.cell
     if not bool(near.any()):
         raise ValueError(
@@ -143,7 +147,7 @@ def visual_hull_sdf(
             )
             for outline, mask, camera in zip(outlines, masks, rig, strict=True)
         ]
-    return _sample_hull(outlines, rig, masks, lower, upper, params.resolution)
+    return _sample_hull(outlines, rig, masks, lower, upper, params.resolution, tolerated)
 
 
 def check_masks(masks: Float[Tensor, "view height width"], rig: ViewRig) -> None:
@@ -204,20 +208,26 @@ def _sample_hull(
     lower: Tensor,
     upper: Tensor,
     resolution: int,
+    tolerated: int,
 ) -> SdfGrid:
     extent = upper - lower
     cell = float(extent.max()) / resolution
     sizes = [int(torch.ceil(side / cell - 1e-4)) + 1 for side in extent]
     empty = SdfGrid(masks.new_empty(sizes), lower, cell)
     points = empty.points().reshape(-1, 3)
-    values = torch.full((len(points),), -torch.inf, dtype=masks.dtype, device=masks.device)
+    # The largest bounds so far, the largest first: views that disagree push up all but the last.
+    largest = masks.new_full((tolerated + 1, len(points)), -torch.inf)
     height, width = int(masks.shape[1]), int(masks.shape[2])
     for outline, camera in zip(outlines, rig, strict=True):
         pixels, depth = project_points(points, camera, width=width, height=height)
         in_pixels = sample_image(outline, pixels + PADDING_PX)
         distance = in_pixels * world_per_pixel(camera, depth, height)
-        values = torch.maximum(values, torch.where(depth > camera.near, distance, torch.inf))
-    return SdfGrid(values.clamp(max=10.0).reshape(sizes), lower, cell)
+        bound = torch.where(depth > camera.near, distance, torch.inf)
+        for index in range(len(largest)):
+            above = torch.maximum(largest[index], bound)
+            bound = torch.minimum(largest[index], bound)
+            largest[index] = above
+    return SdfGrid(largest[-1].clamp(max=10.0).reshape(sizes), lower, cell)
 
 
 def world_per_pixel(

@@ -52,7 +52,7 @@ class SplatFitParams:
 
 
 # On the surface from the start, Gaussians need few steps: these settings are for 300 to 1000.
-_SHORT_FIT = SplatOptimizerParams(
+SHORT_FIT = SplatOptimizerParams(
     rates=LearningRates(
         means=(1.5e-3, 1.5e-4),
         base=(0.02, 0.004),
@@ -86,7 +86,7 @@ class MeshToSplatParams:
     fov_y_deg: float = 30.0
     margin: float = 0.1
     fit: SplatFitParams = field(
-        default_factory=lambda: SplatFitParams(num_steps=400, optimizer=_SHORT_FIT)
+        default_factory=lambda: SplatFitParams(num_steps=400, optimizer=SHORT_FIT)
     )
 
 

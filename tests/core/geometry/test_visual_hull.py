@@ -106,3 +106,31 @@ def test_nan_masks_and_wrong_counts_are_refused(unchecked_shapes):
         visual_hull_mesh(torch.full((4, 32, 32), float("nan")), rig)
     with pytest.raises(ValueError, match=r"\[4, any, any\]"):
         visual_hull_mesh(torch.ones(3, 32, 32), rig)
+
+
+def test_a_view_that_disagrees_may_be_outvoted():
+    rig = make_orbit_rig([22.5 * index for index in range(16)], 10.0, radius=4.5)
+    masks = sphere_masks(rig, 0.6)
+    strict = visual_hull_sdf(masks, rig, COARSE)
+    masks[3] = masks[3].roll(40, dims=1)  # this view saw the object elsewhere
+    cut = visual_hull_sdf(masks, rig, COARSE)
+    voted = visual_hull_sdf(masks, rig, VisualHullParams(48, tolerated_views=2))
+    volume = [float((grid.values < 0).sum()) * grid.cell**3 for grid in (strict, cut, voted)]
+    assert volume[1] < 0.8 * volume[0] <= volume[2] < 1.25 * volume[0]
+
+
+def test_tolerance_takes_the_next_largest_bounds():
+    rig = make_orbit_rig([0.0, 60.0, 120.0], 0.0, radius=4.5)
+    masks = sphere_masks(rig, 0.6, 48)
+    params = VisualHullParams(16, thin_radius_cells=0.0)
+    strict = visual_hull_sdf(masks, rig, params)
+    loose = visual_hull_sdf(masks, rig, VisualHullParams(16, 1.25, 0.0, tolerated_views=9))
+    alone = [visual_hull_sdf(masks[[i]], rig.select([i]), params) for i in range(3)]
+    points = strict.points().reshape(-1, 3)
+    each = torch.stack([grid.sample(points) for grid in alone])
+    # at points of the strict grid: the smallest of the three, as far as coarse grids agree
+    found = loose.sample(points)
+    inside = each.min(dim=0).values < -0.1
+    assert bool((found[inside] < 0).all()) and int(inside.sum()) > int((strict.values < -0.1).sum())
+    with pytest.raises(ValueError, match="tolerated_views not negative"):
+        VisualHullParams(tolerated_views=-1)
