@@ -17,6 +17,7 @@ SHIPPED = {
     "embedded_bundle": "embedded-bundle",
     "embedded_doll_lora": "bundle-lora",
     "embedded_tile_control": "tile-control",
+    "embedded_views": "embedded-views",
     "train_bundle_lora": "bundle-lora",
 }
 
