@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tiny_native
+import tiny_published
 
 HEAVY = (
     "numba", "trimesh", "scipy", "xatlas", "omegaconf", "diffusers", "gsplat", "nvdiffrast",
@@ -156,7 +156,7 @@ async def drive(job: dict[str, Any]) -> dict[str, Any]:
     report: dict[str, Any] = {"runs": {}}
     server = start_comfyui(Path(job["comfyui"]), Path(job["folder"]))
     helper = await load_pack(Path(job["pack"]), report)
-    tiny_native.register_published(Path(job["folder"]) / "models")
+    tiny_published.register_published(Path(job["folder"]) / "models")
     package = helper.removesuffix(".standalone.comfy_api")
     import comfy.utils
 

@@ -147,7 +147,7 @@ def write_models(folder: Path, comfyui: Path) -> None:
     from lrm_scenes import write_tiny_prm
     from multiview_scenes import make_picture, make_tiny_zero123plus
     from tiny_models import make_tiny_unet
-    from tiny_native import write_published
+    from tiny_published import write_published
 
     own = folder / "models" / "lift3d"
     make_tiny_zero123plus(own / "zero123plus-v1.2")
