@@ -73,3 +73,21 @@ def normal_encoding_input(**options: Any) -> Any:
 def share_input(id: str, default: float, tooltip: str) -> Any:
     """A part of a whole, 0..1."""
     return io.Float.Input(id, default=default, min=0.0, max=1.0, step=0.05, tooltip=tooltip)
+
+
+def number(id: str, default: float, low: float, high: float, tooltip: str, **options: Any) -> Any:
+    """A float widget, in steps of 0.01 unless ``step`` says otherwise."""
+    step = options.pop("step", 0.01)
+    return io.Float.Input(
+        id, default=default, min=low, max=high, step=step, tooltip=tooltip, **options
+    )
+
+
+def whole(id: str, default: int, low: int, high: int, tooltip: str, **options: Any) -> Any:
+    """An integer widget."""
+    return io.Int.Input(id, default=default, min=low, max=high, tooltip=tooltip, **options)
+
+
+def choice(id: str, options: list[str], default: str, tooltip: str, **extra: Any) -> Any:
+    """A list to choose from."""
+    return io.Combo.Input(id, options=options, default=default, tooltip=tooltip, **extra)

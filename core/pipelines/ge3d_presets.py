@@ -1,4 +1,4 @@
-"""Contains the presets of text to Gaussians in ``configs/ge3d.yaml``."""
+"""Contains the presets of text to Gaussians in ``configs/ge3d.yaml``, and changes of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
+from ..diffusion.objective import ObjectiveParams
+from .camera_schedule import CameraScheduleParams
+from .splat_optimizer import LearningRates, SplatOptimizerParams
 from .text_to_splat import TextToSplatParams
 
 Preset = Literal["paper", "reference", "small"]
@@ -43,3 +46,91 @@ def _filled(kind: Any, values: Any) -> Any:
         else:
             given[name] = tuple(value) if isinstance(value, list) else value
     return kind(**given)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunChoices:
+    """What users change of a preset; 0 keeps the preset's number.
+
+    Attributes:
+        iterations: in all.
+        views: pictures in each.
+        size_px: side of the pictures.
+        model_px: side at which the model sees them.
+        max_gaussians: most Gaussians.
+        densify: add and remove Gaussians as the preset says; else their number stays.
+        step_factor: on all step sizes.
+        smoothness_factor: on the weights of smoothness and of the mean scale.
+        preview_every: iterations between two preview pictures.
+        patience: iterations without gain after which the run ends; 0 never.
+        seed: of everything random.
+    """
+
+    iterations: int = 0
+    views: int = 0
+    size_px: int = 0
+    model_px: int = 0
+    max_gaussians: int = 0
+    densify: bool = True
+    step_factor: float = 1.0
+    smoothness_factor: float = 1.0
+    preview_every: int = 10
+    patience: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.step_factor > 0 or self.smoothness_factor < 0:
+            raise ValueError(
+                "step_factor must be positive and smoothness_factor not negative, got "
+                f"{self.step_factor} and {self.smoothness_factor}."
+            )
+
+
+def choose_params(
+    preset: Preset,
+    choices: RunChoices,
+    *,
+    objective: ObjectiveParams | None = None,
+    cameras: CameraScheduleParams | None = None,
+) -> TextToSplatParams:
+    """A preset with a user's changes.
+
+    Args:
+        preset: name.
+        choices: numbers to change.
+        objective: recipe instead of the preset's.
+        cameras: schedule instead of the preset's.
+    """
+    base = load_ge3d_params(preset)
+    run = dataclasses.replace(
+        base.run,
+        iterations=choices.iterations or base.run.iterations,
+        views=choices.views or base.run.views,
+        size_px=choices.size_px or base.run.size_px,
+        model_px=choices.model_px or base.run.model_px,
+        color_smoothness=base.run.color_smoothness * choices.smoothness_factor,
+        depth_smoothness=base.run.depth_smoothness * choices.smoothness_factor,
+        cameras=cameras or base.run.cameras,
+        preview_every=choices.preview_every,
+        patience=choices.patience,
+        seed=choices.seed,
+    )
+    splats = dataclasses.replace(
+        base.splats,
+        optimizer=_chosen_optimizer(base.splats.optimizer, choices),
+        scale_weight=base.splats.scale_weight * choices.smoothness_factor,
+    )
+    return TextToSplatParams(objective or base.objective, run, splats)
+
+
+def _chosen_optimizer(base: SplatOptimizerParams, choices: RunChoices) -> SplatOptimizerParams:
+    rates = {
+        name: (choices.step_factor * first, choices.step_factor * last)
+        for name, (first, last) in dataclasses.asdict(base.rates).items()
+    }
+    densify = dataclasses.replace(
+        base.densify, max_gaussians=choices.max_gaussians or base.densify.max_gaussians
+    )
+    if not choices.densify:
+        densify = dataclasses.replace(densify, every=0, reset_opacity_every=0)
+    return dataclasses.replace(base, rates=LearningRates(**rates), densify=densify)

@@ -81,6 +81,14 @@ class RefineParams:
             )
 
 
+def spread_rings(
+    num_views: int, rings: tuple[tuple[float, int], ...] = RefineParams.rings
+) -> tuple[tuple[float, int], ...]:
+    """The published rings with about ``num_views`` cameras in all, at least one on each."""
+    total = sum(count for _, count in rings)
+    return tuple((angle, max(round(count * num_views / total), 1)) for angle, count in rings)
+
+
 @dataclass(frozen=True)
 class RefinedSplat:
     """Gaussians after the fit, and what they were fitted to.

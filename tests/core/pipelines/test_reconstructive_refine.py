@@ -19,6 +19,7 @@ from lift3d.core.pipelines.reconstructive_refine import (
     redraw_views,
     refine_reconstructively,
     ring_cameras,
+    spread_rings,
 )
 from lift3d.core.pipelines.splat_optimizer import (
     DensifyParams,
@@ -50,6 +51,12 @@ def test_published_cameras_are_thirty_six_on_four_rings() -> None:
     assert float(azimuths[0]) == pytest.approx(0.0, abs=1e-3)
     distance = torch.stack([camera.position.norm() for camera in rig])
     torch.testing.assert_close(distance, torch.full((36,), 0.9 * 3.5))
+
+
+def test_rings_share_out_fewer_views() -> None:
+    assert spread_rings(36) == RefineParams().rings
+    assert [count for _, count in spread_rings(12)] == [1, 4, 5, 2]
+    assert [count for _, count in spread_rings(1)] == [1, 1, 1, 1]
 
 
 def test_angles_of_cameras_are_read_back() -> None:

@@ -10,7 +10,12 @@ import torch
 from distill_scenes import RED, WishfulModel, same, small_params, start, with_densify
 from lift3d.core.camera import make_orbit_rig
 from lift3d.core.pipelines.distill_checkpoint import CheckpointFile
-from lift3d.core.pipelines.ge3d_presets import PRESETS, load_ge3d_params
+from lift3d.core.pipelines.ge3d_presets import (
+    PRESETS,
+    RunChoices,
+    choose_params,
+    load_ge3d_params,
+)
 from lift3d.core.pipelines.text_to_splat import text_to_splat
 from lift3d.core.progress import StopEarly
 from lift3d.core.rendering.splats import render_splats
@@ -367,6 +372,30 @@ def test_the_reference_preset_repeats_the_released_code() -> None:
     assert reference.objective.unconditional_text == "negative"
     assert reference.splats.statistics == "last"
     assert reference.run == load_ge3d_params("paper").run
+
+
+def test_choices_change_only_what_they_name() -> None:
+    paper = load_ge3d_params("paper")
+    assert choose_params("paper", RunChoices()) == paper
+    made = choose_params(
+        "paper",
+        RunChoices(iterations=10, size_px=64, max_gaussians=99, step_factor=2.0, seed=5),
+    )
+    assert (made.run.iterations, made.run.size_px, made.run.seed) == (10, 64, 5)
+    assert made.run.views == paper.run.views and made.objective == paper.objective
+    rates = made.splats.optimizer.rates
+    assert rates.means == (4e-4, 3.2e-6) and rates.quats == (2e-3, 4e-4)
+    assert made.splats.optimizer.densify.max_gaussians == 99
+    still = choose_params("paper", RunChoices(densify=False, smoothness_factor=0.0))
+    assert still.splats.optimizer.densify.every == 0
+    assert still.run.color_smoothness == still.splats.scale_weight == 0
+    small = load_ge3d_params("small")
+    mixed = choose_params(
+        "paper", RunChoices(), objective=small.objective, cameras=small.run.cameras
+    )
+    assert mixed.objective == small.objective and mixed.run.cameras == small.run.cameras
+    with pytest.raises(ValueError, match="step_factor must be positive"):
+        RunChoices(step_factor=0.0)
 
 
 def test_presets_are_known_by_name() -> None:
