@@ -117,8 +117,23 @@ def mesh_hue_shares(mesh: Mesh) -> dict[str, float]:
 
 def score_prompt(mesh: Mesh, case: PromptCase, library: SilhouetteLibrary) -> PromptScore:
     """Compare a mesh (vertex colours or texture, +Z front) with what was asked for."""
-    shares = mesh_hue_shares(mesh)
-    masks = mesh_silhouettes(mesh)
+    return score_pictures(mesh_hue_shares(mesh), mesh_silhouettes(mesh), case, library)
+
+
+def score_pictures(
+    shares: dict[str, float],
+    masks: Float[Tensor, "view height width"],
+    case: PromptCase,
+    library: SilhouetteLibrary,
+) -> PromptScore:
+    """The same of an object of any kind, by what is seen of it.
+
+    Args:
+        shares: of the named hues, largest first.
+        masks: coverage seen by `silhouette_rig`, the object centred and 1.8 long.
+        case: what was asked for.
+        library: to compare with.
+    """
     both = torch.minimum(masks, library.masks).flatten(1).sum(dim=1)
     either = torch.maximum(masks, library.masks).flatten(1).sum(dim=1)
     overlap = both / either.clamp(min=1e-6)
