@@ -124,7 +124,7 @@ class MakeBundlePrompt(io.ComfyNode):
             inputs=[
                 io.String.Input(
                     "prompt",
-                    default="a red mug with white handle",
+                    default="a red mug with blue handle",
                     multiline=True,
                     dynamic_prompts=True,
                     tooltip="What the object is, in words; nothing about views or background.",

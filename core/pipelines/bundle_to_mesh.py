@@ -38,6 +38,7 @@ LOGGER = logging.getLogger(__name__)
 MIN_FOREGROUND_PX = 16
 MIN_VIEWS = 2
 INSIDE = 0.5
+COARSE_SMOOTHING_STEPS = 3
 LARGEST_DIAGONAL = 3.2
 """Of a box with sides of 1.8, the size of objects in bundles, and a margin."""
 
@@ -84,7 +85,7 @@ class ReconstructionParams:
     clean_up: CleanUpParams = field(default_factory=CleanUpParams)
     colors: VertexProjectionParams | None = field(default_factory=VertexProjectionParams)
     working_px: int = 192
-    pixels_per_edge: float = 0.5
+    pixels_per_edge: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -253,11 +254,18 @@ def _smoothed(mesh: Mesh, params: CleanUpParams) -> Float[Tensor, "vertex 3"]:
 def _fitted_to_pixels(
     params: ReconstructionParams, pixel: float, initial_mesh: Mesh | None
 ) -> tuple[IsomerParams, CleanUpParams]:
-    """Settings of refinement and clean-up without triangles finer than the given views."""
+    """Settings of refinement and clean-up without triangles finer than the given views.
+
+    Where they are coarse, the views may disagree by more than an edge, which frays rims; some more
+    smoothing mends that.
+    """
     isomer = params.isomer or load_isomer_params(_fitting_preset(params, initial_mesh))
     edge = params.pixels_per_edge * pixel
     finest = max(params.clean_up.subdivision_edge, 2 * edge / LARGEST_DIAGONAL)
-    return isomer.limited_to(edge), replace(params.clean_up, subdivision_edge=finest)
+    is_coarse = edge > isomer.fine.edge_length_limits[0]
+    rounds = params.clean_up.smoothing_steps + COARSE_SMOOTHING_STEPS * is_coarse
+    tidy = replace(params.clean_up, subdivision_edge=finest, smoothing_steps=rounds)
+    return isomer.limited_to(edge), tidy
 
 
 def _fitting_preset(params: ReconstructionParams, initial_mesh: Mesh | None) -> Preset:
