@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core.bundle_image import MAX_TILE_PX, MIN_TILE_PX, split_bundle
+from ..core.bundle_image import split_bundle
 from ..core.pipelines.bundle_masks import (
     composite_bundle,
     feather_mask,
@@ -36,6 +36,7 @@ from .sockets import (
     single_image_from_link,
 )
 from .sockets_mesh import mesh_from_link, meshes_from_link
+from .widgets import number, tile_input, whole
 
 CATEGORY = "Lift3D/Generate"
 CUSTOM = "custom"
@@ -80,30 +81,9 @@ class AddBundleControl(io.ComfyNode):
                     tooltip="What the ControlNet follows: kind of the condition picture and mode "
                     "of a union network.",
                 ),
-                io.Float.Input(
-                    "scale",
-                    default=0.6,
-                    min=0.0,
-                    max=10.0,
-                    step=0.05,
-                    tooltip="Strength of the control.",
-                ),
-                io.Float.Input(
-                    "start",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the evaluations before which it is off.",
-                ),
-                io.Float.Input(
-                    "end",
-                    default=0.65,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the evaluations after which it is off.",
-                ),
+                number("scale", 0.6, 0.0, 10.0, "Strength of the control.", step=0.05),
+                number("start", 0.0, 0.0, 1.0, "Share of the evaluations before which it is off."),
+                number("end", 0.65, 0.0, 1.0, "Share of the evaluations after which it is off."),
                 io.Image.Input(
                     "image",
                     optional=True,
@@ -160,38 +140,31 @@ class MakeControlImage(io.ComfyNode):
                     tooltip="'tile' is the bundle itself; 'canny' white edges on black; 'depth' "
                     "near is white; 'normal' red to the right.",
                 ),
-                io.Float.Input(
+                number(
                     "down_scale",
-                    default=1.0,
-                    min=1.0,
-                    max=64.0,
+                    1.0,
+                    1.0,
+                    64.0,
+                    "Of 'tile' and 'low quality': shrink by this and enlarge again.",
                     step=0.5,
-                    tooltip="Of 'tile' and 'low quality': shrink by this and enlarge again.",
                 ),
-                io.Float.Input(
-                    "blur_px",
-                    default=2.0,
-                    min=0.0,
-                    max=64.0,
-                    step=0.5,
-                    tooltip="Of 'blur': standard deviation in pixels.",
+                number(
+                    "blur_px", 2.0, 0.0, 64.0, "Of 'blur': standard deviation in pixels.", step=0.5
                 ),
-                io.Float.Input(
+                number(
                     "canny_low",
-                    default=0.15,
-                    min=0.0,
-                    max=4.0,
-                    step=0.01,
-                    tooltip="Of 'canny': edges above this count when they hang on stronger ones.",
+                    0.15,
+                    0.0,
+                    4.0,
+                    "Of 'canny': edges above this count when they hang on stronger ones.",
                     **ADVANCED,
                 ),
-                io.Float.Input(
+                number(
                     "canny_high",
-                    default=0.3,
-                    min=0.0,
-                    max=4.0,
-                    step=0.01,
-                    tooltip="Of 'canny': edges above this always count.",
+                    0.3,
+                    0.0,
+                    4.0,
+                    "Of 'canny': edges above this always count.",
                     **ADVANCED,
                 ),
                 io.Boolean.Input("normalize", default=True, tooltip=NORMALIZE_TOOLTIP, **ADVANCED),
@@ -253,22 +226,16 @@ class MaskMeshRegion(io.ComfyNode):
                     tooltip="How the part is chosen; each kind uses its own widgets below.",
                 ),
                 *_region_inputs(),
-                io.Int.Input(
+                whole(
                     "grow_px",
-                    default=0,
-                    min=0,
-                    max=256,
-                    tooltip="Widen the masks by so many pixels, over the silhouette too: gives an "
-                    "edit room to grow.",
+                    0,
+                    0,
+                    256,
+                    "Widen the masks by so many pixels, over the silhouette too: gives an edit "
+                    "room to grow.",
                 ),
-                io.Int.Input(
-                    "tile_px",
-                    default=512,
-                    min=MIN_TILE_PX,
-                    max=MAX_TILE_PX,
-                    step=8,
-                    tooltip="Side of a tile in pixels; masks are fitted to any bundle later.",
-                    **ADVANCED,
+                tile_input(
+                    "Side of a tile in pixels; masks are fitted to any bundle later.", **ADVANCED
                 ),
                 io.Boolean.Input("normalize", default=True, tooltip=NORMALIZE_TOOLTIP, **ADVANCED),
                 rig_input("Cameras of the columns; without it the four of the published bundle."),
@@ -304,35 +271,23 @@ class MaskMeshRegion(io.ComfyNode):
 
 
 def _region_inputs() -> list[Any]:
-    def number(name: str, default: float, lowest: float, tooltip: str) -> Any:
-        return io.Float.Input(
-            name, default=default, min=lowest, max=100.0, step=0.01, tooltip=tooltip
-        )
+    def place(id: str, default: float, tooltip: str) -> Any:
+        return number(id, default, -100.0, 100.0, f"Of box and sphere: centre, {tooltip}")
+
+    def length(id: str, default: float, tooltip: str) -> Any:
+        return number(id, default, 0.001, 100.0, tooltip)
 
     return [
-        number("center_x", 0.0, -100.0, "Of box and sphere: centre, +X is the subject's left."),
-        number("center_y", 0.5, -100.0, "Of box and sphere: centre, +Y is up."),
-        number("center_z", 0.0, -100.0, "Of box and sphere: centre, +Z is the front."),
-        number("size_x", 2.0, 0.001, "Of the box: width. The mesh is 1.8 on its longest side."),
-        number("size_y", 1.0, 0.001, "Of the box: height."),
-        number("size_z", 2.0, 0.001, "Of the box: depth."),
-        number("radius", 0.5, 0.001, "Of the sphere."),
+        place("center_x", 0.0, "+X is the subject's left."),
+        place("center_y", 0.5, "+Y is up."),
+        place("center_z", 0.0, "+Z is the front."),
+        length("size_x", 2.0, "Of the box: width. The mesh is 1.8 on its longest side."),
+        length("size_y", 1.0, "Of the box: height."),
+        length("size_z", 2.0, "Of the box: depth."),
+        length("radius", 0.5, "Of the sphere."),
         io.String.Input("color", default="#c83232", tooltip="Of 'color': sRGB as #rrggbb."),
-        io.Float.Input(
-            "tolerance",
-            default=0.15,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="Of 'color': largest difference of a channel, 0..1.",
-        ),
-        io.Int.Input(
-            "part",
-            default=0,
-            min=0,
-            max=4096,
-            tooltip="Of 'part': number of the mesh in the batch, 0 is the first.",
-        ),
+        number("tolerance", 0.15, 0.0, 1.0, "Of 'color': largest difference of a channel, 0..1."),
+        whole("part", 0, 0, 4096, "Of 'part': number of the mesh in the batch, 0 is the first."),
     ]
 
 
@@ -359,13 +314,13 @@ class CompositeBundle(io.ComfyNode):
                     tooltip="1 where the edit shows: one picture of the whole bundle, or one mask "
                     "per view (both rows) or per tile.",
                 ),
-                io.Float.Input(
+                number(
                     "feather_px",
-                    default=8.0,
-                    min=0.0,
-                    max=256.0,
+                    8.0,
+                    0.0,
+                    256.0,
+                    "Width of the soft seam round the mask, in pixels.",
                     step=0.5,
-                    tooltip="Width of the soft seam round the mask, in pixels.",
                 ),
             ],
             outputs=[io.Image.Output("bundle", tooltip="The composite, as large as the original.")],

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core.bundle_image import MAX_TILE_PX, split_bundle
+from ..core.bundle_image import split_bundle
 from ..core.diffusion.schedules import FLUX_SHIFT
 from ..core.pipelines.bundle_prompt import BUNDLE_PREFIX, BundlePrompt, ImagePrompt, prompt_problem
 from ..core.pipelines.enhance_bundle import enhance_bundle
-from ..core.pipelines.text_to_bundle import BundleSampleParams, sample_bundle
+from ..core.pipelines.text_to_bundle import (
+    MAX_BATCH,
+    MAX_STEPS,
+    BundleSampleParams,
+    sample_bundle,
+)
 from .host import ADVANCED, io, make_progress, make_schema
 from .sockets import (
     ControlsSocket,
@@ -19,6 +24,7 @@ from .sockets import (
     masks_from_link,
     single_image_from_link,
 )
+from .widgets import choice, number, seed_input, steps_input, tile_input, whole
 
 CATEGORY = "Lift3D/Generate"
 DIFFUSION_TOOLTIP = "Model from Load Diffusion Model or Wrap Native Model."
@@ -40,64 +46,48 @@ def bundle_outputs() -> list[Any]:
 def sampling_inputs() -> list[Any]:
     """Widgets that both samplers have."""
     return [
-        io.Int.Input(
-            "seed",
+        seed_input(
+            "Seed of the noise; entry i of a batch has seed + i. 0 is a seed like any other.",
             default=42,
-            min=0,
-            max=0xFFFFFFFF,
-            control_after_generate=True,
-            tooltip="Seed of the noise; entry i of a batch has seed + i. 0 is a seed like any "
-            "other.",
         ),
-        io.Int.Input(
+        steps_input(
             "steps",
-            default=0,
-            min=0,
-            max=1000,
-            tooltip="Number of noise levels; 0 takes what the model was made for (20 for Flux). "
-            "Heun asks the model twice for each but the last.",
+            0,
+            "Number of noise levels; 0 takes what the model was made for (20 for Flux). Heun asks "
+            "the model twice for each but the last.",
+            most=MAX_STEPS,
         ),
-        io.Int.Input(
-            "batch",
-            default=1,
-            min=1,
-            max=64,
-            tooltip="How many variations are made at once.",
-        ),
-        io.Int.Input(
-            "tile_px",
+        whole("batch", 1, 1, MAX_BATCH, "How many variations are made at once."),
+        tile_input(
+            "Side of a tile in pixels; 0 takes what the model was made for (512 for the published "
+            "bundle of 2048 x 1024).",
             default=0,
-            min=0,
-            max=MAX_TILE_PX,
-            step=8,
-            tooltip="Side of a tile in pixels; 0 takes what the model was made for (512 for the "
-            "published bundle of 2048 x 1024).",
+            least=0,
             **ADVANCED,
         ),
-        io.Combo.Input(
+        choice(
             "sampler",
-            options=["heun", "euler"],
-            default="heun",
-            tooltip="'heun' is Kiss3DGen's; 'euler' takes half the time.",
+            ["heun", "euler"],
+            "heun",
+            "'heun' is Kiss3DGen's; 'euler' takes half the time.",
             **ADVANCED,
         ),
-        io.Float.Input(
+        number(
             "guidance",
-            default=0.0,
-            min=0.0,
-            max=100.0,
+            0.0,
+            0.0,
+            100.0,
+            "How strictly the prompt is followed; 0 takes what the model was made for (3.5 for "
+            "Flux).",
             step=0.1,
-            tooltip="How strictly the prompt is followed; 0 takes what the model was made for "
-            "(3.5 for Flux).",
             **ADVANCED,
         ),
-        io.Float.Input(
+        number(
             "shift",
-            default=FLUX_SHIFT,
-            min=0.1,
-            max=100.0,
-            step=0.01,
-            tooltip="Moves the noise levels of flow models towards 1; 3 is Kiss3DGen's.",
+            FLUX_SHIFT,
+            0.1,
+            100.0,
+            "Moves the noise levels of flow models towards 1; 3 is Kiss3DGen's.",
             **ADVANCED,
         ),
         io.Boolean.Input(
@@ -137,14 +127,14 @@ class MakeBundlePrompt(io.ComfyNode):
                     "embedded models were trained with the default.",
                     **ADVANCED,
                 ),
-                io.Float.Input(
+                number(
                     "image_strength",
-                    default=0.5,
-                    min=0.0,
-                    max=2.0,
+                    0.5,
+                    0.0,
+                    2.0,
+                    "Weight of the picture's tokens: 0.5 beside controls, 0.95 when the picture "
+                    "decides alone.",
                     step=0.05,
-                    tooltip="Weight of the picture's tokens: 0.5 beside controls, 0.95 when the "
-                    "picture decides alone.",
                     **ADVANCED,
                 ),
                 io.Image.Input(
@@ -194,14 +184,13 @@ class SampleBundle(io.ComfyNode):
                 DiffusionSocket.Input("diffusion", tooltip=DIFFUSION_TOOLTIP),
                 PromptSocket.Input("bundle_prompt", tooltip=PROMPT_TOOLTIP),
                 *sampling_inputs(),
-                io.Float.Input(
+                number(
                     "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Only with a start bundle: share of the steps that run on it. 1 "
-                    "ignores it; 0.95 needs 20 steps or more to keep anything of it.",
+                    1.0,
+                    0.0,
+                    1.0,
+                    "Only with a start bundle: share of the steps that run on it. 1 ignores it; "
+                    "0.95 needs 20 steps or more to keep anything of it.",
                     **ADVANCED,
                 ),
                 io.Image.Input(
@@ -254,23 +243,22 @@ class EnhanceBundle(io.ComfyNode):
                     "to the model's size.",
                 ),
                 *sampling_inputs(),
-                io.Float.Input(
+                number(
                     "strength",
-                    default=0.95,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Denoise strength: how much of the reference is lost. 0.95 is the "
-                    "published value, with controls; lower ones keep more.",
+                    0.95,
+                    0.0,
+                    1.0,
+                    "Denoise strength: how much of the reference is lost. 0.95 is the published "
+                    "value, with controls; lower ones keep more.",
                 ),
-                io.Float.Input(
+                number(
                     "feather_px",
-                    default=2.0,
-                    min=0.0,
-                    max=64.0,
+                    2.0,
+                    0.0,
+                    64.0,
+                    "Only with a mask: width of the seam round it, in pixels of the sampled "
+                    "bundle.",
                     step=0.5,
-                    tooltip="Only with a mask: width of the seam round it, in pixels of the "
-                    "sampled bundle.",
                     **ADVANCED,
                 ),
                 ControlsSocket.Input(

@@ -47,10 +47,12 @@ def bundle_radius_input(tooltip: str, *, default: float = KISS3DGEN_RADIUS, **op
     )
 
 
-def tile_input(tooltip: str, *, default: int = 512, least: int = MIN_TILE_PX) -> Any:
+def tile_input(
+    tooltip: str, *, default: int = 512, least: int = MIN_TILE_PX, **options: Any
+) -> Any:
     """Side of a bundle's tile; ``least`` 0 where 0 stands for the model's own size."""
     return io.Int.Input(
-        "tile_px", default=default, min=least, max=MAX_TILE_PX, step=8, tooltip=tooltip
+        "tile_px", default=default, min=least, max=MAX_TILE_PX, step=8, tooltip=tooltip, **options
     )
 
 

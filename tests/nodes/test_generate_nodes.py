@@ -167,4 +167,23 @@ def test_bundles_of_the_wrong_size_are_refused():
         EnhanceBundle.execute(
             model, prompt(), torch.rand(2, 128, 256, 3), feather_px=1.0, **SETTINGS
         )
+    with pytest.raises(ValueError, match=r"must be an IMAGE \[batch, height, width, 3 or 4\]"):
+        CompositeBundle.execute(
+            torch.rand(1, 128, 256, 1), torch.rand(1, 128, 256, 3), torch.ones(1, 128, 256), 0.0
+        )
+    broken = torch.rand(1, 128, 256, 3)
+    broken[0, 3, 4] = torch.nan
+    with pytest.raises(ValueError, match="rgb_views holds 3 NaN"):
+        SampleBundle.execute(model, prompt(), start_bundle=broken, **SETTINGS)
+    assert not model.texts
+
+
+def test_masks_of_other_shapes_and_empty_ones_are_refused():
+    model, bundle = ToyModel(), torch.rand(1, 128, 256, 3)
+    for mask, message in (
+        (torch.ones(3, 64, 64), "one picture of the whole bundle"),
+        (torch.zeros(1, 128, 256), "The mask selects nothing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            EnhanceBundle.execute(model, prompt(), bundle, feather_px=1.0, mask=mask, **SETTINGS)
     assert not model.texts
