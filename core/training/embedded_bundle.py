@@ -40,6 +40,7 @@ from .flux_bundle import (
 from .loop import TrainingLoop
 from .picture_shards import JoinedPictures, PictureShards
 from .vae import VaeParams, VaeTraining, whiten_latents
+from .vae_decoder import DecoderParams, DecoderTraining
 from .words import make_word_tokenizer
 
 LOGGER = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class EmbeddedBundleParams:
         bundles: what transformer and autoencoder learn.
         free_views: more pictures for the autoencoder: all categories from any side.
         vae: autoencoder.
+        decoder: polish of its decoder, which leaves the latents alone.
         flux: transformer and text encoder.
         guidance: scale that nodes use by default.
         compile_network: let torch compile the transformer; needs a C++ compiler, a third faster.
@@ -78,6 +80,7 @@ class EmbeddedBundleParams:
         )
     )
     vae: VaeParams = field(default_factory=VaeParams)
+    decoder: DecoderParams = field(default_factory=DecoderParams)
     flux: FluxBundleParams = field(default_factory=FluxBundleParams)
     guidance: float = 2.5
     compile_network: bool = False
@@ -93,6 +96,7 @@ def train_embedded_bundle(
     free_views = PictureShards(params.work / "free_views", params.free_views.count)
     train_vae(params, JoinedPictures((free_views, pictures)), on_progress)
     train_flux(params, pictures, on_progress)
+    polish_decoder(params, pictures, on_progress)
     return sorted(path for path in params.result.rglob("*") if path.is_file())
 
 
@@ -142,6 +146,21 @@ def train_flux(
         write_folder(params, training, tokenizer, params.result, loop)
 
 
+def polish_decoder(
+    params: EmbeddedBundleParams, pictures: PictureShards, on_progress: ProgressCallback
+) -> None:
+    """Train the decoder alone on the latents that the transformer was trained on."""
+    from diffusers import AutoencoderKL
+
+    if params.decoder.loop is None:
+        return
+    vae = AutoencoderKL.from_pretrained(params.result / "vae").float()
+    training = DecoderTraining(vae, encoded_latents(params, pictures), pictures, params.decoder)
+    loop = TrainingLoop(training, params.work / "decoder", params.decoder.loop)
+    loop.run(training.loss, on_progress=on_progress)
+    vae.half().save_pretrained(params.result / "vae")
+
+
 def encoded_latents(params: EmbeddedBundleParams, pictures: PictureShards) -> Tensor:
     """Latents of all bundles in half precision, made once."""
     from diffusers import AutoencoderKL
@@ -150,7 +169,7 @@ def encoded_latents(params: EmbeddedBundleParams, pictures: PictureShards) -> Te
     if path.is_file():
         return torch.from_numpy(np.load(path, allow_pickle=False))
     vae = AutoencoderKL.from_pretrained(params.result / "vae").float().eval()
-    latents = encode_pictures(vae, pictures)
+    latents = encode_pictures(vae, pictures, bfloat16=params.vae.loop.bfloat16)
     with atomic_write(path) as temporary:
         np.save(temporary, latents.numpy())
     return latents

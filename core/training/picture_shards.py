@@ -179,14 +179,35 @@ class PictureShards(Sequence[np.ndarray]):
         return len(self.records)
 
     def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]
+        return np.array(self.mapped(index))
+
+    def mapped(self, index: int) -> np.ndarray:
+        """The picture as it lies on disk; only the parts that are looked at are read."""
         if not 0 <= index < len(self):
             raise IndexError(f"Picture {index} of {len(self)}.")
         shard = int(np.searchsorted(self._ends, index, side="right"))
         start = 0 if shard == 0 else int(self._ends[shard - 1])
-        return np.array(self._pictures[shard][index - start])
+        return self._pictures[shard][index - start]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[index] for index in range(len(self)))
+
+
+class JoinedPictures(Sequence[np.ndarray]):
+    """The pictures of several folders one after the other; they have one size."""
+
+    def __init__(self, parts: Sequence[Sequence[np.ndarray]]) -> None:
+        self._parts = tuple(parts)
+        self._ends = np.cumsum([len(part) for part in self._parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(f"Picture {index} of {len(self)}.")
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        return self._parts[part][index - (int(self._ends[part - 1]) if part else 0)]
 
 
 def _shard_file(folder: Path, kind: str, shard: int) -> Path:

@@ -11,6 +11,7 @@ from lift3d.core.training.flux_bundle import (
     FluxBundleParams,
     FluxBundleTraining,
     fit_color_directions,
+    make_text_encoder,
     tokenize,
 )
 from lift3d.core.training.loop import LoopParams, TrainingLoop
@@ -18,7 +19,7 @@ from lift3d.core.training.picture_shards import PictureRecord
 from lift3d.core.training.words import make_word_tokenizer
 
 TINY = FluxBundleParams(
-    heads=1, double_blocks=1, single_blocks=1, text_width=32, text_layers=1, text_tokens=6, batch=4,
+    heads=1, double_blocks=1, single_blocks=1, text_width=64, text_tokens=6, batch=4,
     loop=LoopParams(steps=60, learning_rate=3e-3, warmup_steps=5, report_every=100, save_every=0),
 )  # fmt: skip
 
@@ -57,6 +58,28 @@ def test_words_change_the_velocity(training) -> None:
     latents = torch.randn(1, 16, 4, 8).expand(2, -1, -1, -1)
     said = training.velocity(latents, torch.full((2,), 0.9), tokens)
     assert said.shape == latents.shape and not torch.allclose(said[0], said[1], atol=1e-5)
+
+
+def test_the_order_of_words_reaches_the_tokens(training) -> None:
+    tokenizer = make_word_tokenizer(["a", "red", "mug", "blue", "with", "handle"], max_length=8)
+    encoder = make_text_encoder(TINY, len(tokenizer))
+    tokens = tokenize(tokenizer, ["a red mug with blue handle", "a blue mug with red handle"])
+    first, second = encoder(input_ids=tokens).last_hidden_state
+    mug, handle, red = 2, 5, 1
+    scale = first[mug].norm()
+    assert (first[mug] - second[mug]).norm() > 0.2 * scale
+    assert (first[handle] - second[handle]).norm() > 0.2 * scale
+    # "red" means something else before "mug" (place 1) than before "handle" (place 4)
+    assert (first[red] - second[4]).norm() > 0.2 * scale
+    assert not any(value.requires_grad for value in encoder.parameters())
+
+
+def test_the_text_encoder_is_always_the_same() -> None:
+    torch.manual_seed(1)
+    first = make_text_encoder(TINY, 7).state_dict()
+    torch.manual_seed(2)
+    second = make_text_encoder(TINY, 7).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_errors_along_colour_count_by_their_weight(training) -> None:
