@@ -110,6 +110,42 @@ def _render_view(
     return rgb.reshape(height, width, 3), alpha.reshape(height, width), depth.reshape(height, width)
 
 
+@dataclass(frozen=True)
+class RaySamples:
+    """Points along rays, in bins of equal length inside the cube.
+
+    Attributes:
+        points: in the world.
+        distances: along the ray.
+        bin_length: of each ray; 0 where the cube is missed.
+    """
+
+    points: Float[Tensor, "ray sample 3"]
+    distances: Float[Tensor, "ray sample"]
+    bin_length: Float[Tensor, " ray"]
+
+
+def sample_rays(
+    origins: Float[Tensor, "ray 3"],
+    directions: Float[Tensor, "ray 3"],
+    camera: Camera,
+    params: VolumeParams,
+    generator: torch.Generator,
+) -> RaySamples:
+    """Points at which a field is asked along rays of a camera."""
+    near, far = _cube_crossings(origins, directions, params.bound, camera)
+    bin_length = (far - near) / params.num_samples
+    shape = (len(origins), params.num_samples)
+    if params.stratified:
+        inside = torch.rand(shape, generator=generator).to(origins)
+    else:
+        inside = origins.new_full(shape, 0.5)
+    steps = torch.arange(params.num_samples, device=origins.device) + inside
+    distances = near[:, None] + steps * bin_length[:, None]  # [R, S]
+    points = origins[:, None] + distances[..., None] * directions[:, None]
+    return RaySamples(points, distances, bin_length)
+
+
 def _render_rays(
     field: DensityField,
     origins: Tensor,
@@ -119,23 +155,15 @@ def _render_rays(
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sums of colour [R, 3] and of distance [R] weighted by visibility, and alpha [R]."""
-    near, far = _cube_crossings(origins, directions, params.bound, camera)
-    bin_length = (far - near) / params.num_samples  # [R]; 0 where the cube is missed
-    shape = (len(origins), params.num_samples)
-    if params.stratified:
-        inside = torch.rand(shape, generator=generator).to(origins)
-    else:
-        inside = origins.new_full(shape, 0.5)
-    steps = torch.arange(params.num_samples, device=origins.device) + inside
-    distances = near[:, None] + steps * bin_length[:, None]  # [R, S]
-    points = origins[:, None] + distances[..., None] * directions[:, None]
-    density, colors = field(points.reshape(-1, 3))
-    _check_field(density, colors, points.shape[0] * points.shape[1])
-    optical = density.reshape(shape) * bin_length[:, None]
+    samples = sample_rays(origins, directions, camera, params, generator)
+    shape = samples.distances.shape
+    density, colors = field(samples.points.reshape(-1, 3))
+    _check_field(density, colors, samples.distances.numel())
+    optical = density.reshape(shape) * samples.bin_length[:, None]
     before = torch.cumsum(optical, dim=1) - optical
     weights = torch.exp(-before) * -torch.expm1(-optical)  # T_i (1 - exp(-density delta))
     color_sum = (weights[..., None] * colors.reshape(*shape, 3)).sum(dim=1)
-    return color_sum, weights.sum(dim=1), (weights * distances).sum(dim=1)
+    return color_sum, weights.sum(dim=1), (weights * samples.distances).sum(dim=1)
 
 
 def _cube_crossings(
