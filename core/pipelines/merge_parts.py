@@ -1,13 +1,16 @@
-"""Contains the merging of several meshes into one that keeps the colours of all."""
+"""Contains the merging of meshes into one that keeps the colours of all, and batches of parts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
 from ..mesh import Material, Mesh, merge_meshes
+
+SameName = Literal["replace", "keep_both"]
 
 
 def merge_parts(meshes: Sequence[Mesh], name: str = "merged") -> Mesh:
@@ -70,3 +73,72 @@ def normalize_parts(meshes: Sequence[Mesh], longest_side: float = 1.8) -> list[M
     scale, centre = longest_side / extent, (low + high) / 2
     # A shift and a uniform scale leave normals as they are.
     return [replace(mesh, vertices=(mesh.vertices - centre) * scale) for mesh in meshes]
+
+
+def combine_parts(
+    parts: Sequence[Mesh],
+    added: Sequence[Mesh] = (),
+    *,
+    names: Sequence[str] = (),
+    same_name: SameName = "replace",
+) -> list[Mesh]:
+    """One batch of named parts from two.
+
+    Args:
+        parts: keep their order.
+        added: follow, unless they take the place of a part of the same name.
+        names: of all parts that come out, in order; empty keeps the names they have. With
+            ``keep_both``, parts of one name are numbered.
+        same_name: whether an added part replaces one of its name or stands beside it.
+
+    Raises:
+        ValueError: there is no part, or another number of names than of parts.
+    """
+    if same_name not in ("replace", "keep_both"):
+        raise ValueError(f"same_name must be replace or keep_both, got {same_name!r}.")
+    combined = list(parts)
+    for mesh in added:
+        places = [index for index, old in enumerate(combined) if old.name == mesh.name]
+        if places and same_name == "replace":
+            combined[places[0]] = mesh
+        else:
+            combined.append(mesh)
+    if not combined:
+        raise ValueError("There is no part to combine; connect at least one mesh.")
+    if names and len(names) != len(combined):
+        raise ValueError(
+            f"Got {len(names)} names for {len(combined)} parts "
+            f"({', '.join(mesh.name for mesh in combined)}); give one for each, or none."
+        )
+    if names:
+        combined = [replace(mesh, name=name) for mesh, name in zip(combined, names, strict=True)]
+    return _numbered(combined)
+
+
+def _numbered(meshes: Sequence[Mesh]) -> list[Mesh]:
+    """Parts whose names differ: repeated ones get a number."""
+    taken: set[str] = set()
+    result = []
+    for mesh in meshes:
+        name, number = mesh.name, 1
+        while name in taken:
+            number += 1
+            name = f"{mesh.name} {number}"
+        taken.add(name)
+        result.append(replace(mesh, name=name))
+    return result
+
+
+def find_part(parts: Sequence[Mesh], part: str) -> int:
+    """Place of a part by its name, or by its number from 1.
+
+    Raises:
+        ValueError: there is none; the message lists the names.
+    """
+    names = [mesh.name for mesh in parts]
+    wanted = part.strip()
+    if wanted in names:
+        return names.index(wanted)
+    if wanted.isdigit() and 1 <= int(wanted) <= len(names):
+        return int(wanted) - 1
+    raise ValueError(f"There is no part '{wanted}'; the mesh has {', '.join(names)}.")

@@ -4,6 +4,8 @@ from lift3d.core.geometry.semantic_parts import (
     StdgenLabel,
     StdgenPart,
     labels_sdf,
+    part_classes,
+    part_sdf,
     stdgen_part_sdf,
 )
 
@@ -77,3 +79,51 @@ def test_the_whole_is_the_field_itself():
 def test_unknown_classes_are_refused(kept):
     with pytest.raises(ValueError, match="kept must name classes 0..3"):
         labels_sdf(torch.tensor(0.0), PROBABILITIES, kept)
+
+
+LABELS = ("hair", "face", "skin", "clothes")
+
+
+@pytest.mark.parametrize(
+    ("part", "classes"),
+    [
+        ("whole", {0, 1, 2, 3}),
+        ("without_hair", {1, 2, 3}),
+        ("body", {1, 2}),
+        ("clothes", {3}),
+        ("hair", {0}),
+        ("face", {1}),
+        ("hair+clothes", {0, 3}),
+        (" hair + face", {0, 1}),
+    ],
+)
+def test_parts_are_sets_of_classes(part, classes):
+    assert part_classes(part, LABELS) == classes
+
+
+def test_a_class_of_its_own_takes_the_name_of_a_sum():
+    assert part_classes("body", ("body", "hat")) == {0}
+
+
+def test_unknown_parts_are_refused_with_a_list_of_classes():
+    with pytest.raises(ValueError, match="no part or class 'wings'.*hair, face, skin, clothes"):
+        part_classes("hair+wings", LABELS)
+    with pytest.raises(ValueError, match="has no class"):
+        part_classes("body", ("hair", "clothes"))
+
+
+def test_the_paper_form_is_equation_10_and_the_reference_form_thickens_single_classes():
+    sdf, p = _field(-1.0, torch.tensor([0.6, 0.3, 0.1, 0.0]), size=5)
+    p[2, 2, 2] = torch.tensor([0.0, 0.1, 0.1, 0.8])
+    assert int((part_sdf(sdf, p, [3], "paper") < 0).sum()) == 1
+    assert int((part_sdf(sdf, p, [3], "reference") < 0).sum()) == 7
+    for kept in ([0, 3], [1, 2], [0, 1, 2, 3]):
+        forms = [part_sdf(sdf, p, kept, form) for form in ("paper", "reference")]
+        assert torch.equal(*forms)
+        assert torch.equal(forms[0], labels_sdf(sdf, p, kept))
+
+
+def test_unknown_forms_are_refused(unchecked_shapes):
+    sdf, p = _field(-1.0, PROBABILITIES)
+    with pytest.raises(ValueError, match="'paper' or 'reference'"):
+        part_sdf(sdf, p, [3], "thick")
