@@ -29,7 +29,7 @@ from .gaussian_heads import NUM_CHANNELS, HeadParams
 RAY_CHANNELS = 6
 DEPTH_STD, OTHER_STD, POSITION_STD = 0.015, 0.02, 0.02
 QUICK_GELU = 1.702
-CONFIG_FILE = Path(__file__).resolve().parent.parent / "configs" / "gaussian_decoder.yaml"
+CONFIG_FILE = Path(__file__).resolve().parent.parent / "configs" / "decoder.yaml"
 DecoderSize = Literal["published", "small", "tiny"]
 
 
@@ -49,6 +49,8 @@ class GaussianDecoderParams:
         upsampler_layers: transformer layers behind each.
         smallest_dim: width below which shuffles do not go.
         window: largest side of the windows that upsampler layers attend in, in pixels.
+        shuffle: the heads give so many Gaussians along each side of a pixel (GRM shuffles them
+            to the full resolution).
         heads: how the 12 numbers become Gaussians.
     """
 
@@ -63,10 +65,14 @@ class GaussianDecoderParams:
     upsampler_layers: int = 2
     smallest_dim: int = 64
     window: int = 12
+    shuffle: int = 1
     heads: HeadParams = field(default_factory=HeadParams)
 
     def __post_init__(self) -> None:
-        sizes = (self.latent_channels, self.grid, self.patch, self.dim, self.head_dim, self.window)
+        sizes = (
+            self.latent_channels, self.grid, self.patch, self.dim, self.head_dim, self.window,
+            self.shuffle,
+        )  # fmt: skip
         if min(sizes) < 1 or min(self.num_layers, self.upsamplings, self.context_dim) < 0:
             raise ValueError(f"The sizes of the Gaussian decoder must be positive, got {self}.")
         if any(width % num_heads(width, self.head_dim) for width in self.widths):
@@ -84,7 +90,7 @@ class GaussianDecoderParams:
 
     def output_side(self, latent_side: int) -> int:
         """Gaussians along a side of latents of this many pixels."""
-        return latent_side // self.patch * 2**self.upsamplings
+        return latent_side // self.patch * 2**self.upsamplings * self.shuffle
 
 
 def num_heads(width: int, head_dim: int) -> int:
@@ -93,7 +99,7 @@ def num_heads(width: int, head_dim: int) -> int:
 
 
 def load_decoder_params(size: DecoderSize) -> GaussianDecoderParams:
-    """Sizes by name, from ``configs/gaussian_decoder.yaml``.
+    """Sizes by name, from ``configs/decoder.yaml``.
 
     Raises:
         ValueError: an unknown name.
@@ -230,9 +236,11 @@ class GaussianDecoder(nn.Module):
             for before, after in zip(widths[:-1], widths[1:], strict=True)
         )
         self.norm_out = nn.LayerNorm(widths[-1])
-        self.heads = nn.Linear(widths[-1], NUM_CHANNELS, bias=False)
+        # Channels of the shuffle are innermost: row 0 .. shuffle^2 - 1 is depth.
+        per_channel = params.shuffle**2
+        self.heads = nn.Linear(widths[-1], NUM_CHANNELS * per_channel, bias=False)
         nn.init.normal_(self.heads.weight, std=OTHER_STD)
-        nn.init.normal_(self.heads.weight[:1], std=DEPTH_STD)
+        nn.init.normal_(self.heads.weight[:per_channel], std=DEPTH_STD)
 
     def forward(
         self,
@@ -265,7 +273,7 @@ class GaussianDecoder(nn.Module):
             x = self._run(stage, x)
             on_progress(Progress(len(self.layers) + index + 1, total, "Decoding Gaussians"))
         raw = self.heads(self.norm_out(x)).permute(0, 3, 1, 2)
-        return raw.unflatten(0, (batch, views))
+        return nn.functional.pixel_shuffle(raw, self.params.shuffle).unflatten(0, (batch, views))
 
     def _run(self, module: nn.Module, *inputs: Tensor | None) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():

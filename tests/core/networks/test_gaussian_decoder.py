@@ -49,6 +49,14 @@ def test_any_number_and_size_of_views(views, height, width, patch, upsamplings):
     assert bool(torch.isfinite(raw).all())
 
 
+def test_heads_may_give_several_gaussians_per_pixel():
+    params = dataclasses.replace(SMALL, shuffle=2)
+    raw = make(params)(*inputs(params))
+    assert raw.shape[-2:] == (16, 16) and params.output_side(8) == 16
+    plain = make(SMALL)(*inputs(SMALL))
+    assert plain.shape[-2:] == (8, 8)
+
+
 def test_published_size_makes_83_thousand_gaussians_of_16_views():
     params = load_decoder_params("published")
     assert params == GaussianDecoderParams() and params.num_layers == 16
