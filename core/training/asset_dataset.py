@@ -118,7 +118,7 @@ def draw_asset(
         UnusablePictureError: the mesh is damaged or empty, or has no caption.
     """
     try:
-        mesh = _read_asset(params.folder / name, params.up_axis)
+        mesh = read_asset(params.folder / name, params.up_axis)
         bundle, _, _ = render_bundle(
             mesh,
             tile_px=params.tile_px,
@@ -154,7 +154,8 @@ def bundle_bytes(bundle: BundleImage) -> np.ndarray:
     return join_bundle(bundle).mul(255).round().byte().cpu().numpy()
 
 
-def _read_asset(path: Path, up_axis: str) -> Mesh:
+def read_asset(path: Path, up_axis: str) -> Mesh:
+    """All parts of a mesh file as one mesh with +Y up; empty if there are none."""
     mesh = merge_parts([part for part in read_mesh(path) if not part.is_empty] or [_empty()])
     if up_axis == "y":
         return mesh
