@@ -17,6 +17,7 @@ class Lift3DExtension(ComfyExtension):
             bundle,
             camera_schedule,
             cameras,
+            characters,
             convert,
             diffusion,
             distill,
@@ -41,7 +42,7 @@ class Lift3DExtension(ComfyExtension):
         register_model_folder()
         themes = (
             assets, diffusion, bundle, generate, edit_bundle, native, multiview, video,
-            orbit_splats, lrm, reconstruct, texture, cameras, views, distill, objective,
+            orbit_splats, lrm, characters, reconstruct, texture, cameras, views, distill, objective,
             camera_schedule, optimize, splats, splat_tools, inspect, convert, health,
         )  # fmt: skip
         return [node for theme in themes for node in theme.NODES]

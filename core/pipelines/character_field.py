@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -51,6 +51,15 @@ class CharacterField:
         logits = self.grid.logits
         assert logits is not None  # `views_to_field` makes no other
         return logits.softmax(dim=-1)
+
+    def to(self, device: torch.device | str) -> CharacterField:
+        """Copy with the grid on ``device``; the model, which other values share, stays."""
+        grid = self.grid
+        logits = None if grid.logits is None else grid.logits.to(device)
+        moved = LrmGrid(
+            grid.triplane.to(device), grid.sdf.to(device), grid.vertices.to(device), logits
+        )
+        return replace(self, grid=moved)
 
 
 @torch.no_grad()

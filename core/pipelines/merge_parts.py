@@ -142,3 +142,22 @@ def find_part(parts: Sequence[Mesh], part: str) -> int:
     if wanted.isdigit() and 1 <= int(wanted) <= len(names):
         return int(wanted) - 1
     raise ValueError(f"There is no part '{wanted}'; the mesh has {', '.join(names)}.")
+
+
+def select_parts(parts: Sequence[Mesh], names: Sequence[str]) -> tuple[list[Mesh], list[Mesh]]:
+    """Parts by name or number from 1, in the order asked for, and all others in their own order.
+
+    Where no other part is left, the second list holds an empty mesh.
+
+    Raises:
+        ValueError: no name is given, or there is no such part.
+    """
+    if not names:
+        raise ValueError(f"Name a part; the mesh has {', '.join(mesh.name for mesh in parts)}.")
+    places = [find_part(parts, name) for name in names]
+    others = [mesh for index, mesh in enumerate(parts) if index not in places]
+    return [parts[place] for place in places], others or [_nothing(parts[0])]
+
+
+def _nothing(like: Mesh) -> Mesh:
+    return Mesh(like.vertices[:0], like.faces[:0], name="nothing")

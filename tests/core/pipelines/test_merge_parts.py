@@ -11,6 +11,7 @@ from lift3d.core.pipelines.merge_parts import (
     find_part,
     merge_parts,
     normalize_parts,
+    select_parts,
 )
 
 
@@ -46,6 +47,16 @@ def test_parts_are_found_by_name_before_number():
         find_part(parts, "coat")
     with pytest.raises(ValueError, match="no part '4'"):
         find_part(parts, "4")
+
+
+def test_chosen_parts_and_the_others_are_all_parts():
+    parts = [_triangle("body"), _triangle("clothes"), _triangle("hair")]
+    chosen, others = select_parts(parts, ["hair", "1"])
+    assert [mesh.name for mesh in chosen] == ["hair", "body"]
+    assert [mesh.name for mesh in others] == ["clothes"]
+    assert select_parts(parts, ["1", "2", "3"])[1][0].is_empty
+    with pytest.raises(ValueError, match="Name a part; the mesh has body, clothes, hair"):
+        select_parts(parts, [])
 
 
 @pytest.mark.parametrize(
