@@ -225,9 +225,7 @@ class LoadControl(io.ComfyNode):
                 ),
             ],
             outputs=[
-                ControlNetSocket.Output(
-                    "controlnet", tooltip="The network, for Bundle Control."
-                )
+                ControlNetSocket.Output("controlnet", tooltip="The network, for Bundle Control.")
             ],
         )
 

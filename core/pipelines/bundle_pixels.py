@@ -13,6 +13,7 @@ from torch.nn import functional
 from ..bundle_image import BundleImage
 from ..geometry.transforms import normalize
 from .bundle_views import unmix_normal_views
+from .enlarge_views import enlarge_masks, resize_smoothly, without_background
 
 MIN_LENGTH = 0.2
 """Decoded normals shorter than this have no direction worth keeping."""
@@ -38,11 +39,32 @@ def clean_bundle(bundle: BundleImage) -> BundleImage:
 
 
 def resize_bundle(bundle: BundleImage, tile_px: int) -> BundleImage:
-    """Copy whose tiles are ``tile_px`` wide and high; tiles do not run into each other."""
+    """Copy whose tiles are ``tile_px`` wide and high; tiles do not run into each other.
+
+    Enlarged silhouettes stay where they are and as sharp as a renderer would draw them.
+    """
     if tile_px < 1:
         raise ValueError(f"tile_px must be at least 1, got {tile_px}.")
+    if tile_px > bundle.rgb_views.shape[1]:
+        return _enlarged(bundle, tile_px)
     return BundleImage(
         resize_views(bundle.rgb_views, tile_px), resize_views(bundle.normal_views, tile_px)
+    )
+
+
+def _enlarged(bundle: BundleImage, tile_px: int) -> BundleImage:
+    """Enlarge what the pixels show, without the white between them, and lay it on white again."""
+    size = (tile_px, tile_px)
+    coverage, colors = unmix_normal_views(bundle.normal_views)
+    share = enlarge_masks(coverage, size)[..., None]
+    normals = resize_smoothly(colors, size, "bicubic").clamp(0, 1)
+    rgb = resize_smoothly(without_background(bundle.rgb_views, coverage), size, "bilinear")
+    # Without any object there is nothing to lay on white: such a view is just enlarged.
+    empty = (coverage.amax(dim=(1, 2)) <= 0)[:, None, None, None]
+    plain = [resize_views(views, tile_px) for views in (bundle.rgb_views, bundle.normal_views)]
+    return BundleImage(
+        torch.where(empty, plain[0], share * rgb + (1 - share)),
+        torch.where(empty, plain[1], share * normals + (1 - share)),
     )
 
 

@@ -7,6 +7,8 @@ by pixel, so it finds that only on a finer grid.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -35,16 +37,27 @@ def enlarge_views(
     if scale <= 1:
         return shape, rgb_views
     size = (round(height * scale), round(width * scale))
-    share = shape.masks[..., None]
-    coverage = _resized(share, size, "bicubic")[..., 0]
-    masks = ((coverage - OUTLINE) * scale + OUTLINE).clamp(0, 1)
-    normals = normalize(_resized(shape.normals_world * share, size, "bicubic"))
-    rgb = _resized(_without_background(rgb_views, share), size, "bilinear")
+    masks = enlarge_masks(shape.masks, size)
+    covered = shape.normals_world * shape.masks[..., None]
+    normals = normalize(resize_smoothly(covered, size, "bicubic"))
+    rgb = resize_smoothly(without_background(rgb_views, shape.masks), size, "bilinear")
     return ShapeViews(normals * (masks > 0)[..., None], masks, shape.rig), rgb
 
 
-def _without_background(rgb_views: Tensor, share: Tensor) -> Tensor:
+def enlarge_masks(
+    masks: Float[Tensor, "view height width"], size: tuple[int, int]
+) -> Float[Tensor, "view large_height large_width"]:
+    """Masks of another size whose outlines keep their place and are a pixel soft again."""
+    scale = size[0] / masks.shape[1]
+    coverage = resize_smoothly(masks[..., None], size, "bicubic")[..., 0]
+    return ((coverage - OUTLINE) * scale + OUTLINE).clamp(0, 1)
+
+
+def without_background(
+    rgb_views: Float[Tensor, "view height width 3"], masks: Float[Tensor, "view height width"]
+) -> Float[Tensor, "view height width 3"]:
     """Colours in which pixels at silhouettes take those of the fullest pixels beside them."""
+    share = masks[..., None]
     weight = share**PURITY + LEAST_WEIGHT
     summed = _averaged(rgb_views * weight) / _averaged(weight)
     return torch.where(share >= OPAQUE, rgb_views, summed)
@@ -55,7 +68,12 @@ def _averaged(views: Tensor) -> Tensor:
     return functional.avg_pool2d(views.movedim(-1, 1), 3, stride=1, padding=1).movedim(1, -1)
 
 
-def _resized(views: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+def resize_smoothly(
+    views: Float[Tensor, "view height width channel"],
+    size: tuple[int, int],
+    mode: Literal["bilinear", "bicubic"],
+) -> Float[Tensor, "view large_height large_width channel"]:
+    """Interpolated views."""
     large = functional.interpolate(views.movedim(-1, 1), size, mode=mode, align_corners=False)
     return large.movedim(1, -1)
 

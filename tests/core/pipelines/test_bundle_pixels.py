@@ -82,6 +82,28 @@ def test_tiles_do_not_run_into_each_other_when_resized():
         assert bool((join_bundle(resized)[:size, :size] == 1).all())
 
 
+def test_an_enlarged_bundle_is_as_sharp_as_a_drawn_one():
+    small, _ = sphere_bundle(64)
+    true, masks = sphere_bundle(192)
+    sharp = resize_bundle(small, 192)
+    for drawn, found, plain in (
+        (true.rgb_views, sharp.rgb_views, resize_views(small.rgb_views, 192)),
+        (true.normal_views, sharp.normal_views, resize_views(small.normal_views, 192)),
+    ):
+        assert float((drawn - found).abs().mean()) < 0.5 * float((drawn - plain).abs().mean())
+    outside = torch.nn.functional.max_pool2d(masks, 5, stride=1, padding=2) == 0
+    assert bool((sharp.rgb_views[outside] == 1).all())
+    assert bool((sharp.normal_views[outside] == 1).all())
+
+
+def test_an_enlarged_view_without_an_object_is_only_enlarged():
+    bundle, _ = sphere_bundle(64)
+    rgb, normals = bundle.rgb_views.clone(), bundle.normal_views.clone()
+    rgb[1], normals[1] = 0.3, 1.0
+    large = resize_bundle(BundleImage(rgb, normals), 128)
+    torch.testing.assert_close(large.rgb_views[1], torch.full((128, 128, 3), 0.3))
+
+
 def test_the_same_size_hands_the_same_pixels_on():
     views = torch.rand(4, 8, 8, 3, generator=torch.Generator().manual_seed(0))
     assert resize_views(views, 8) is views
