@@ -126,7 +126,7 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> OrbitModel:
         unet=OrbitUNet(unet),
         vae=read_network(vae_folder, VAE_CLASS, codec_dtype(dtype)),
         vision=vision,
-        processor=_processor(vision),
+        processor=vision_processor(vision),
         facts=read_orbit_facts(index),
         report=f"{folder.name}: {_count(unet) + _count(vision):,} parameters.",
     )
@@ -185,7 +185,7 @@ def _from_file(path: Path, dtype: torch.dtype) -> OrbitModel:
         unet=OrbitUNet(unet),
         vae=vae,
         vision=vision,
-        processor=_processor(vision),
+        processor=vision_processor(vision),
         facts=OrbitFacts(kind=kind, size_px=size_px),
         report=_report(path.name, kind, unet, state, used),
     )
@@ -277,7 +277,8 @@ def _make_vae(
     return freeze(vae)
 
 
-def _processor(vision: Any) -> ImageProcessor:
+def vision_processor(vision: Any) -> ImageProcessor:
+    """Pictures to the pixels of a CLIP vision encoder: squeezed to its square, not cropped."""
     side = int(vision.config.image_size)
     return ImageProcessor(size_px=(side, side), mean=CLIP_MEAN, std=CLIP_STD)
 

@@ -110,22 +110,29 @@ def add_lora(transformer: Any, params: LoraParams, *, seed: int = 0) -> list[str
     Returns:
         Names of the changed layers.
     """
+    layers = find_layers(transformer, params)
+    inject_lora(transformer, layers, params.rank, params.alpha, seed=seed)
+    return layers
+
+
+def inject_lora(
+    network: Any, layers: Sequence[str], rank: int, alpha: float, *, seed: int = 0
+) -> None:
+    """Freeze a network and put a trainable LoRA into some layers that changes nothing yet."""
     from peft import LoraConfig, inject_adapter_in_model
 
     make_config: Any = LoraConfig  # its annotation knows whole alphas only
-    layers = find_layers(transformer, params)
-    transformer.requires_grad_(False)
-    config = make_config(r=params.rank, lora_alpha=params.alpha, target_modules=layers)
-    inject_adapter_in_model(config, transformer, adapter_name=ADAPTER)
+    network.requires_grad_(False)
+    config = make_config(r=rank, lora_alpha=alpha, target_modules=list(layers))
+    inject_adapter_in_model(config, network, adapter_name=ADAPTER)
     generator = torch.Generator().manual_seed(seed)
     for layer in layers:
-        module = transformer.get_submodule(layer)
+        module = network.get_submodule(layer)
         down, up = module.lora_A[ADAPTER], module.lora_B[ADAPTER]
         # Drawn here, on the CPU, so that a run begins alike on every machine.
-        first = torch.randn(down.weight.shape, generator=generator) / params.rank
+        first = torch.randn(down.weight.shape, generator=generator) / rank
         down.weight = nn.Parameter(first.to(down.weight.device))
         up.weight = nn.Parameter(torch.zeros_like(up.weight, dtype=torch.float32))
-    return layers
 
 
 def lora_state(transformer: Any, layers: Sequence[str], params: LoraParams) -> dict[str, Tensor]:

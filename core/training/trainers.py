@@ -12,6 +12,12 @@ from .bundle_lora import BundleLoraParams, train_bundle_lora
 from .dataset import DatasetParams, draw_dataset
 from .embedded_bundle import EmbeddedBundleParams, train_embedded_bundle
 from .embedded_views import EmbeddedViewsParams, train_embedded_views
+from .geometric_distillation import (
+    GeometricDistillationParams,
+    train_geometric_distillation,
+)
+from .gs_decoder import GsDecoderParams, train_gs_decoder
+from .orbit_diffusion import EmbeddedOrbitParams, train_embedded_orbit
 from .tile_control import TileControlParams, train_tile_control
 
 
@@ -46,10 +52,25 @@ TRAINERS: dict[str, Trainer] = {
         EmbeddedBundleParams,
         train_embedded_bundle,
     ),
+    "embedded-orbit": Trainer(
+        "the embedded orbit model, from drawing its orbits to the finished folder",
+        EmbeddedOrbitParams,
+        train_embedded_orbit,
+    ),
     "embedded-views": Trainer(
         "the embedded text-to-splat model, from drawing its views to the finished folder",
         EmbeddedViewsParams,
         train_embedded_views,
+    ),
+    "geometric-distillation": Trainer(
+        "LoRA that makes the frames of an orbit model agree in 3D, through a Gaussian decoder",
+        GeometricDistillationParams,
+        train_geometric_distillation,
+    ),
+    "gs-decoder": Trainer(
+        "decoder that turns the latents of an orbit into Gaussians",
+        GsDecoderParams,
+        train_gs_decoder,
     ),
     "tile-control": Trainer(
         "small ControlNet that keeps the content of a blurred bundle image",

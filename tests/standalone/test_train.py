@@ -16,9 +16,14 @@ SHIPPED = {
     "bundle_dataset": "bundle-dataset",
     "embedded_bundle": "embedded-bundle",
     "embedded_doll_lora": "bundle-lora",
+    "embedded_geometric_distillation": "geometric-distillation",
+    "embedded_gs_decoder": "gs-decoder",
+    "embedded_orbit": "embedded-orbit",
     "embedded_tile_control": "tile-control",
     "embedded_views": "embedded-views",
     "train_bundle_lora": "bundle-lora",
+    "train_geometric_distillation": "geometric-distillation",
+    "train_gs_decoder": "gs-decoder",
 }
 
 
