@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ..core.diffusion.embedded import embedded_path
 from ..core.diffusion.gaussian_decoder_files import (
     FACTS_FILE,
     GaussianDecoderModel,
@@ -38,7 +37,7 @@ from .sockets import (
 )
 from .sockets_splat import cloud_to_link
 from .splats import fit_inputs
-from .video import CATEGORY, EMBEDDED
+from .video import CATEGORY, EMBEDDED, find_embedded
 
 DecoderSocket = io.Custom("LIFT3D_DECODER")
 EMBEDDED_DECODER = f"{EMBEDDED}gaussian_decoder"
@@ -223,14 +222,7 @@ class OrbitToSplat(io.ComfyNode):
 
 def _find(name: str) -> Path:
     """Folder of a decoder named on a node; ValueError says where to get it."""
-    if not name.startswith(EMBEDDED):
-        return resolve_model(name, TRAINING)
-    path = embedded_path(name.removeprefix(EMBEDDED))
-    if path is None:
-        raise ValueError(
-            f"'{name}' does not come with this copy of Lift3D; install it again, or choose another."
-        )
-    return path
+    return find_embedded(name) if name.startswith(EMBEDDED) else resolve_model(name, TRAINING)
 
 
 def _decoder_from_link(value: Any) -> GaussianDecoderModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ EMBEDDED = "embedded: "
 EMBEDDED_ORBIT = f"{EMBEDDED}orbit"
 PUBLISHED = ["sv3d_p.safetensors", "sv3d_u.safetensors"]
 NO_LORA = "none"
+EMBEDDED_LORA = f"{EMBEDDED}orbit/geometric.safetensors"
 OWN = "of the model"
 SENSES = ["counter-clockwise", "clockwise"]
 ORDER_TOOLTIP = (
@@ -131,9 +133,9 @@ class LoadOrbitModel(io.ComfyNode):
                 model_input(
                     "lora",
                     weight_files("loras"),
-                    [NO_LORA],
-                    tooltip="LoRA for this model, such as one of 'run.py train "
-                    "geometric-distillation'.",
+                    [NO_LORA, EMBEDDED_LORA],
+                    tooltip="LoRA for this model: the embedded one for the embedded model, or one "
+                    "of 'run.py train geometric-distillation'.",
                 ),
                 io.Float.Input(
                     "lora_strength",
@@ -156,7 +158,7 @@ class LoadOrbitModel(io.ComfyNode):
         """Missing weights are named with the place and the link, before anything runs."""
         return missing_verdict(
             *([] if model is None else [lambda: _find(model)]),
-            *([] if lora in (None, NO_LORA) else [lambda: resolve_weights(lora, "it", "loras")]),
+            *([] if lora in (None, NO_LORA) else [lambda: _find_lora(lora)]),
         )
 
     @classmethod
@@ -169,8 +171,7 @@ class LoadOrbitModel(io.ComfyNode):
     def execute(cls, model: str, precision: str, lora: str, lora_strength: float) -> Any:
         loaded = load_orbit_model(_find(model), dtype=chosen_precision(precision))
         if lora != NO_LORA:
-            path = resolve_weights(lora, "it", "loras")
-            loaded = with_orbit_lora(loaded, path, lora_strength)
+            loaded = with_orbit_lora(loaded, _find_lora(lora), lora_strength)
         return io.NodeOutput(loaded, loaded.report)
 
 
@@ -336,10 +337,26 @@ class EncodeOrbit(io.ComfyNode):
         return io.NodeOutput(positive, negative, {"samples": empty}, rig)
 
 
-def _find(name: str) -> Any:
+def _find(name: str) -> Path:
     """Path of an orbit model named on a node; ValueError says where to get it."""
     if not name.startswith(EMBEDDED):
         return resolve_model(name, f"{LINK} ({LICENCE})", "checkpoints")
+    return find_embedded(name)
+
+
+def _find_lora(name: str) -> Path:
+    """Path of a LoRA named on a node."""
+    if not name.startswith(EMBEDDED):
+        return resolve_weights(name, "it", "loras")
+    return find_embedded(name)
+
+
+def find_embedded(name: str) -> Path:
+    """Path of what comes with Lift3D, named on a node as ``embedded: ...``.
+
+    Raises:
+        ValueError: it is not there.
+    """
     path = embedded_path(name.removeprefix(EMBEDDED))
     if path is None:
         raise ValueError(
