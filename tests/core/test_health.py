@@ -17,12 +17,14 @@ def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "peft" else find(name)
     )
-    broken = findings("Apply LoRAs")
-    assert not broken.ready and "pip install peft" in broken.remedy
+    loras = findings("Apply LoRAs")
+    assert not loras.ready and "pip install peft" in loras.remedy
     assert findings("Run diffusion models").ready
     report = health.check_health()
     assert not health.is_healthy(report)
-    assert "2 things need attention" in health.health_text(report)
+    broken = {item.name for item in report if item.required and not item.ready}
+    assert broken == {"peft", "Apply LoRAs", "Train LoRAs and ControlNets"}
+    assert "3 things need attention" in health.health_text(report)
 
 
 def test_embedded_models_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
