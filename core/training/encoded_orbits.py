@@ -48,10 +48,23 @@ class EncodedOrbits:
         """Latents of some regular views of an object, in single precision."""
         return torch.from_numpy(self.latents[index][list(views)]).float()
 
-    def draw(self, frames: int, count: int, generator: torch.Generator) -> list[DrawnOrbit]:
+    def num_trained(self, held_out: int) -> int:
+        """Objects to train on when the last ``held_out`` are kept for looking.
+
+        Raises:
+            ValueError: none would be left.
+        """
+        if len(self.orbits) <= held_out:
+            raise ValueError(
+                f"There are {len(self.orbits)} objects and {held_out} are held out; draw more, or "
+                "hold out fewer."
+            )
+        return len(self.orbits) - held_out
+
+    def draw(self, batch: int, count: int, generator: torch.Generator) -> list[DrawnOrbit]:
         """Random objects among the first ``count``, each seen from a random first view."""
-        objects = torch.randint(count, (frames,), generator=generator).tolist()
-        starts = torch.randint(self.orbits.facts.num_views, (frames,), generator=generator)
+        objects = torch.randint(count, (batch,), generator=generator).tolist()
+        starts = torch.randint(self.orbits.facts.num_views, (batch,), generator=generator)
         return [DrawnOrbit(i, int(s)) for i, s in zip(objects, starts, strict=True)]
 
 

@@ -143,6 +143,7 @@ class DistillationTraining(nn.Module):
         require_same_latents(data, model, decoder)
         self.params = params
         self.data = data
+        self.num_trained = data.num_trained(params.held_out)
         self.model = model
         self.unet = model.unet
         self.decoder = decoder
@@ -159,11 +160,6 @@ class DistillationTraining(nn.Module):
     def num_frames(self) -> int:
         """Frames of a video."""
         return self.params.num_frames or self.decoder.facts.num_frames
-
-    @property
-    def num_trained(self) -> int:
-        """Objects that are trained on."""
-        return len(self.data.orbits) - self.params.held_out
 
     def loss(self, step: int, generator: torch.Generator) -> Losses:
         """Eq. 7 of one batch."""

@@ -131,16 +131,7 @@ class DecoderTraining(nn.Module):
             )
         )
         self.decoder.gradient_checkpointing = params.gradient_checkpointing
-        if len(data.orbits) <= params.held_out:
-            raise ValueError(
-                f"There are {len(data.orbits)} objects and {params.held_out} are held out; draw "
-                "more, or hold out fewer."
-            )
-
-    @property
-    def num_trained(self) -> int:
-        """Objects that are trained on."""
-        return len(self.data.orbits) - self.params.held_out
+        self.num_trained = data.num_trained(params.held_out)
 
     def loss(self, step: int, generator: torch.Generator) -> Losses:
         """L_3D of one batch, and the PSNR of its renders."""

@@ -140,11 +140,7 @@ class OrbitTraining(nn.Module):
         self.vision = make_orbit_vision(params.network)
         self._vae = [vae]  # no part of what is trained
         self.color_directions = color_directions
-
-    @property
-    def num_trained(self) -> int:
-        """Objects that are trained on."""
-        return len(self.data.orbits) - self.params.held_out
+        self.num_trained = data.num_trained(params.held_out)
 
     def model(self) -> OrbitModel:
         """The networks as they are used."""
@@ -238,8 +234,6 @@ def train_embedded_orbit(params: EmbeddedOrbitParams, on_progress: ProgressCallb
     vae = read_vae(params.vae)
     orbits = open_orbits(params.data, on_progress)
     data = encode_orbits(orbits, vae, params.vae, params.work, on_progress=on_progress)
-    if len(orbits) <= params.held_out:
-        raise ValueError(f"There are {len(orbits)} objects and {params.held_out} are held out.")
     directions, share = color_directions(data)
     LOGGER.info("Share of colour that is linear in the latents: %.4f", share)
     torch.manual_seed(params.loop.seed)
