@@ -10,6 +10,9 @@ from .model import GuidanceKind, ModelDefaults
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[2] / "models" / "embedded"
 DEFAULTS_FILE = "lift3d.json"
+OWN_INDEXES = ("orbit.json", "decoder.json")
+"""What folders of our own layout hold instead of an index: orbit models, Gaussian decoders."""
+
 EmbeddedKind = Literal["model", "control", "lora"]
 
 
@@ -33,9 +36,11 @@ def _is_part(path: Path, root: Path) -> bool:
     """Whether a file belongs to a part (such as ``vae``) of a model, or to a ControlNet."""
     folder = path.parent
     if path.suffix == ".safetensors":
-        return (folder / "config.json").is_file()
+        return any((folder / name).is_file() for name in ("config.json", *OWN_INDEXES))
     ahead = folder.parent
-    return path.name != INDEX and (ahead / INDEX).is_file() and ahead != root
+    indexes = (INDEX, *OWN_INDEXES)
+    has_index = any((ahead / name).is_file() for name in indexes)
+    return path.name != INDEX and has_index and ahead != root
 
 
 def read_defaults(folder: Path, fallback: ModelDefaults) -> ModelDefaults:

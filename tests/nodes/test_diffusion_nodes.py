@@ -118,6 +118,11 @@ def test_embedded_models_are_found_by_kind(tmp_path, monkeypatch) -> None:
     tiny_models.make_tiny_flux_folder(tmp_path / "bundle")
     tiny_models.make_tiny_flux_control(tmp_path / "bundle_tile")
     (tmp_path / "bundle_doll.safetensors").write_bytes(b"")
+    # Parts of orbit models and Gaussian decoders are neither ControlNets nor LoRAs.
+    for name in ("orbit/orbit.json", "orbit/unet/config.json", "decoder/decoder.json",
+                 "decoder/decoder.safetensors", "decoder/image_encoder/config.json"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
     assert embedded.list_embedded("model", tmp_path) == ["bundle"]
     assert embedded.list_embedded("control", tmp_path) == ["bundle_tile"]
     assert embedded.list_embedded("lora", tmp_path) == ["bundle_doll.safetensors"]
