@@ -1,7 +1,7 @@
 """Makes the thumbnails of the workflow templates by running the workflows.
 
 Those that run in ComfyUI only are illustrated by a sample of what they make: a procedural object
-goes through the workflow from mesh to bundle to mesh instead.
+goes through another workflow instead.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from .workflow_steps import unknown_nodes
 
 SIZE_PX = 512
 QUALITY = 88
-ILLUSTRATION = "mesh_to_bundle_to_mesh"
-SAMPLES = {"text_to_3d_flux": "sample: mug", "image_to_3d_flux": "sample: robot"}
-"""What is shown instead of workflows that do not run here."""
+ILLUSTRATIONS = {
+    "text_to_3d_flux": ("mesh_to_bundle_to_mesh", "sample: mug"),
+    "image_to_3d_flux": ("mesh_to_bundle_to_mesh", "sample: robot"),
+    "text_to_splat_sd21": ("mesh_to_splat", "sample: teapot"),
+}
+"""What is shown instead of workflows that do not run here: another workflow, and its object."""
 
 
 def make_thumbnails(
@@ -47,8 +50,9 @@ def make_thumbnail(workflow: Path, *, settings: Sequence[str] = ()) -> Path:
     """Run one workflow and picture what it showed and made."""
     source = workflow
     if unknown_nodes(read_workflow(workflow), node_specs(node_classes())):
-        source = workflow.with_name(f"{ILLUSTRATION}.json")
-        settings = [*settings, f"Load Mesh.path={SAMPLES[workflow.stem]}"]
+        other, sample = ILLUSTRATIONS[workflow.stem]
+        source = workflow.with_name(f"{other}.json")
+        settings = [*settings, f"Load Mesh.path={sample}"]
     with tempfile.TemporaryDirectory() as out:
         files = run_workflow(source, Path(out), settings=settings)
         pictures = [path for path in files if path.suffix == ".png"]

@@ -1,4 +1,4 @@
 """Which of the shipped workflows run where."""
 
-NATIVE_ONLY = frozenset({"text_to_3d_flux", "image_to_3d_flux"})
+NATIVE_ONLY = frozenset({"text_to_3d_flux", "image_to_3d_flux", "text_to_splat_sd21"})
 """Workflows of ComfyUI's own nodes and published weights; the standalone runner refuses them."""

@@ -1,4 +1,4 @@
-"""Tiny stand-ins for the published files, so that the Flux workflows run in ComfyUI's executor."""
+"""Tiny stand-ins for published files, so that the native workflows run in ComfyUI's executor."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import torch
 from tiny_native import (
     WIDTH,
     load_flux_clip,
+    load_sd,
     load_vae,
     write_flux,
     write_flux_control,
     write_peft_lora,
+    write_sd,
 )
 
 PUBLISHED_FILES = {
@@ -23,6 +25,7 @@ PUBLISHED_FILES = {
     "loras/rgb_normal_redux.safetensors": "lora.safetensors",
     "controlnet/flux1-dev-controlnet-union.safetensors": "control/diffusion_pytorch_model.safetensors",
     # Never read: their loaders are replaced.
+    "checkpoints/v2-1_512-ema-pruned.safetensors": "lora.safetensors",
     "clip_vision/sigclip_vision_patch14_384.safetensors": "lora.safetensors",
     "style_models/flux1-redux-dev.safetensors": "lora.safetensors",
     "background_removal/birefnet.safetensors": "lora.safetensors",
@@ -37,6 +40,7 @@ def write_published(models: Path, comfyui: Path) -> None:
     source.mkdir(parents=True)
     write_flux(source / "flux", comfyui)
     write_flux_control(source / "control")
+    write_sd(source / "sd", comfyui)
     write_peft_lora(source / "lora.safetensors", source / "flux")
     for name, original in PUBLISHED_FILES.items():
         (models / name).parent.mkdir(exist_ok=True)
@@ -66,6 +70,9 @@ def register_published(models: Path) -> None:
         get_cond=lambda seen: seen.last_hidden_state.mean() * torch.ones(1, 9, WIDTH)
     )
     known["DualCLIPLoader"].load_clip = lambda self, **_: (load_flux_clip(flux),)
+    known["CheckpointLoaderSimple"].load_checkpoint = lambda self, ckpt_name: load_sd(
+        models / "tiny" / "sd"
+    )
     known["VAELoader"].load_vae = lambda self, vae_name: (load_vae(flux, 16),)
     known["CLIPVisionLoader"].load_clip = lambda self, clip_name: (vision,)
     known["StyleModelLoader"].load_style_model = lambda self, style_model_name: (style,)
