@@ -100,6 +100,10 @@ class IsomerParams:
     preview_interval: int = 5
     seed: int = 0
 
+    def is_target_step(self, step: int) -> bool:
+        """Whether the explicit target is made anew in this step."""
+        return step < self.target_first_steps or step % self.target_interval == 0
+
     def limited_to(self, edge: float) -> IsomerParams:
         """Copy that makes no edges shorter than ``edge``: finer ones only follow the pixels."""
 
@@ -145,7 +149,12 @@ def load_isomer_params(preset: Preset = "from_hull") -> IsomerParams:
     if preset not in config:
         raise ValueError(f"Unknown preset '{preset}'; choose {', '.join(map(str, config))}.")
     merged = OmegaConf.merge(config["published"], config[preset])
-    values: Any = OmegaConf.to_container(merged, resolve=True)
+    return isomer_params_from(OmegaConf.to_container(merged, resolve=True))
+
+
+def isomer_params_from(config: Any) -> IsomerParams:
+    """Settings from the plain dictionary of a configuration file."""
+    values = dict(config)
     coarse, fine, optimizer = (values.pop(name) for name in ("coarse", "fine", "optimizer"))
     return IsomerParams(
         coarse=StageParams(**_tuples(coarse)),

@@ -125,7 +125,7 @@ def _run_stage(
     for step in range(stage.steps):
         vertices, faces = optimizer.vertices, optimizer.faces
         optimizer.zero_grad()
-        if stage.explicit_target and _is_target_step(step, params):
+        if stage.explicit_target and params.is_target_step(step):
             drawn_goal = explicit_target_picture(Mesh(vertices.detach(), faces), targets, params)
         picture = draw_normals(vertices, faces, targets)
         loss = _image_loss(picture, drawn_goal, goal, background, stage)
@@ -136,7 +136,9 @@ def _run_stage(
         optimizer.remesh()
         optimizer.learning_rate *= stage.learning_rate_decay
         wants_preview = params.preview_interval and step % params.preview_interval == 0
-        report(step + 1, float(loss.detach()), _preview(picture[0]) if wants_preview else None)
+        report(
+            step + 1, float(loss.detach()), picture_on_white(picture[0]) if wants_preview else None
+        )
     return replace(mesh, vertices=optimizer.vertices.detach(), faces=optimizer.faces)
 
 
@@ -183,10 +185,6 @@ def expansion_energy(
     return 0.5 * (goal - vertices).square().mean()
 
 
-def _is_target_step(step: int, params: IsomerParams) -> bool:
-    return step < params.target_first_steps or step % params.target_interval == 0
-
-
 def explicit_target_normals(
     mesh: Mesh, targets: NormalTargets, params: IsomerParams | None = None
 ) -> Float[Tensor, "vertex 3"]:
@@ -220,8 +218,10 @@ def explicit_target_picture(
     return draw_normals(mesh.vertices, mesh.faces, targets, encode_world_normals(normals))
 
 
-def _preview(picture: Tensor) -> Float[Tensor, "height width 3"]:
-    """First view on white, small."""
+def picture_on_white(
+    picture: Float[Tensor, "height width 4"],
+) -> Float[Tensor, "small_height small_width 3"]:
+    """A drawn view for people: on white, small."""
     picture = picture.detach()
     flat = picture[..., :3] + (1 - picture[..., 3:])
     scale = max(1, max(flat.shape[:2]) // PREVIEW_PX)
