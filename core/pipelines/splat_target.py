@@ -30,6 +30,8 @@ class SplatTargetParams:
         scale_noise: variance of random changes of every scale, in units of (scale / 4)^2, anew in
             every picture.
         scale_weight: of the mean scale, as a penalty.
+        coverage_weight: of the mean alpha, as a penalty: what has the colour of the background
+            becomes transparent. For models that know one background only.
         statistics: densification looks at all pictures of an iteration, or at the last only as
             the released code does.
     """
@@ -38,13 +40,15 @@ class SplatTargetParams:
     extent: float = 3.5
     scale_noise: float = 0.2
     scale_weight: float = 1.0
+    coverage_weight: float = 0.0
     statistics: Literal["all", "last"] = "all"
 
     def __post_init__(self) -> None:
-        if self.scale_noise < 0 or self.scale_weight < 0 or not self.extent > 0:
+        weights = (self.scale_noise, self.scale_weight, self.coverage_weight)
+        if min(weights) < 0 or not self.extent > 0:
             raise ValueError(
-                "scale_noise and scale_weight must not be negative and extent positive, got "
-                f"{self.scale_noise}, {self.scale_weight} and {self.extent}."
+                "scale_noise, scale_weight and coverage_weight must not be negative and extent "
+                f"positive, got {weights} and {self.extent}."
             )
 
 
@@ -115,11 +119,15 @@ class SplatTarget:
             )
             for index in range(len(rig))
         ]
+        alpha = torch.cat([render.alpha for render in self._renders])
+        penalty = self.params.scale_weight * cloud.scales.mean()
+        if self.params.coverage_weight:
+            penalty = penalty + self.params.coverage_weight * alpha.mean()
         return Drawn(
             torch.cat([render.rgb for render in self._renders]),
-            torch.cat([render.alpha for render in self._renders]),
+            alpha,
             torch.cat([render.depth for render in self._renders]),
-            self.params.scale_weight * cloud.scales.mean(),
+            penalty,
         )
 
     def _with_scale_noise(self, cloud: GaussianCloud, generator: torch.Generator) -> GaussianCloud:

@@ -52,6 +52,7 @@ class EmbeddedViewsParams:
         views: what the model learns.
         model: UNet and text encoder.
         guidance: scale that nodes use by default.
+        compile_network: let torch compile the network; needs a C++ compiler.
     """
 
     work: Path
@@ -62,6 +63,7 @@ class EmbeddedViewsParams:
     )
     model: ViewDiffusionParams = field(default_factory=ViewDiffusionParams)
     guidance: float = 4.0
+    compile_network: bool = False
 
 
 def train_embedded_views(
@@ -99,6 +101,8 @@ def train_views(
     tokenizer = make_view_tokenizer(params.model)
     torch.manual_seed(params.model.loop.seed)
     training = ViewDiffusionTraining(latents, pictures.records, tokenizer, directions, params.model)
+    if params.compile_network:
+        training.unet.compile()
     loop = TrainingLoop(training, params.work / "model", params.model.loop)
 
     def sample(step: int) -> None:

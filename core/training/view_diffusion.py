@@ -144,7 +144,7 @@ class ViewDiffusionTraining(nn.Module):
         self.color_directions = color_directions
         self.alphas = make_alphas_cumprod().float()
         # [caption, {without, with view}, token] of each picture
-        self.captions = [_tokens_of_record(tokenizer, record) for record in records]
+        self.captions = _tokens_of_records(tokenizer, records)
         self.empty = tokenize(tokenizer, [""])[0]
 
     def predict(
@@ -202,10 +202,18 @@ def tokenize(tokenizer: Any, texts: list[str]) -> Int64[Tensor, "text token"]:
     ).input_ids
 
 
-def _tokens_of_record(tokenizer: Any, record: PictureRecord) -> Int64[Tensor, "text 2 token"]:
-    plain = list(record.captions)
-    viewed = [write_view_prompt(text, record.tags["view"]) for text in plain]
-    return torch.stack([tokenize(tokenizer, plain), tokenize(tokenizer, viewed)], dim=1)
+def _tokens_of_records(
+    tokenizer: Any, records: list[PictureRecord]
+) -> list[Int64[Tensor, "text 2 token"]]:
+    """Tokens of every record's captions, without and with the view; one call for all of them."""
+    texts = [
+        said
+        for record in records
+        for text in record.captions
+        for said in (text, write_view_prompt(text, record.tags["view"]))
+    ]
+    tokens = tokenize(tokenizer, texts).reshape(-1, 2, tokenizer.model_max_length)
+    return list(tokens.split([len(record.captions) for record in records]))
 
 
 def save_view_model(

@@ -74,6 +74,15 @@ def test_the_penalty_is_the_mean_scale() -> None:
     assert float(drawn.penalty) == pytest.approx(expected)
 
 
+def test_coverage_is_a_penalty_that_fades_what_is_not_needed() -> None:
+    model = target(scale_weight=0.0, coverage_weight=0.3)
+    drawn = model.draw(RIG, 16, WHITE, generator())
+    assert float(drawn.penalty) == pytest.approx(0.3 * float(drawn.alpha.mean()))
+    drawn.penalty.backward()
+    before = model.cloud().opacities.mean()
+    assert model.update() and model.cloud().opacities.mean() < before
+
+
 def test_backgrounds_belong_to_their_pictures() -> None:
     backgrounds = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     drawn = target().draw(RIG, 24, backgrounds, generator())
