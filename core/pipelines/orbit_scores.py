@@ -1,0 +1,90 @@
+"""Contains the judging of reconstructed Gaussians by novel views and by their shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..camera import ViewRig
+from ..evaluation.shape_scores import ShapeConvention, ShapeScores, score_shape
+from ..evaluation.view_scores import ViewProtocol, ViewScores, score_views
+from ..gaussian_cloud import GaussianCloud
+from ..mesh import Mesh
+from ..rendering.mesh import render_mesh
+from ..rendering.splats import render_splats
+from .splat_to_mesh import SplatToMeshParams, splat_to_mesh
+
+
+@dataclass(frozen=True)
+class OrbitScoreParams:
+    """How a reconstruction is judged.
+
+    Attributes:
+        protocol: views.
+        convention: shape.
+        mesh: how Gaussians become the mesh whose shape is judged.
+    """
+
+    protocol: ViewProtocol = field(default_factory=ViewProtocol)
+    convention: ShapeConvention = field(default_factory=ShapeConvention)
+    mesh: SplatToMeshParams = field(default_factory=SplatToMeshParams)
+
+
+@dataclass(frozen=True)
+class OrbitScores:
+    """What came out.
+
+    Attributes:
+        views: of the novel views.
+        shape: of the mesh.
+        drawn: the novel views of the Gaussians.
+        truth: the true ones.
+    """
+
+    views: ViewScores
+    shape: ShapeScores
+    drawn: Float[Tensor, "view height width 3"]
+    truth: Float[Tensor, "view height width 3"]
+
+    def columns(self) -> dict[str, float]:
+        """Numbers by name, for a table."""
+        return {**self.views.columns(), **self.shape.columns()}
+
+
+@torch.no_grad()
+def score_gaussians(
+    cloud: GaussianCloud, truth: Mesh, index: int, params: OrbitScoreParams | None = None
+) -> OrbitScores:
+    """Judge Gaussians that stand where the true mesh stands.
+
+    Args:
+        cloud: in the world frame.
+        truth: the object, with a longest side of 1.8.
+        index: number of the object, which decides the elevation.
+        params: how.
+
+    Raises:
+        ValueError: the Gaussians show no surface.
+    """
+    rules = params or OrbitScoreParams()
+    rig = novel_views(rules.protocol, index)
+    size = rules.protocol.size_px
+    drawn = render_splats(cloud, rig, width=size, height=size, with_normals=False).rgb.clamp(0, 1)
+    true = true_views(truth, rig, size)
+    shape = score_shape(splat_to_mesh(cloud, rules.mesh), truth, rules.convention)
+    return OrbitScores(score_views(drawn, true, rules.protocol.average), shape, drawn, true)
+
+
+def novel_views(protocol: ViewProtocol, index: int) -> ViewRig:
+    """All views of an object but the input."""
+    rig = protocol.rig(index)
+    return rig.select(range(1, len(rig)))
+
+
+@torch.no_grad()
+def true_views(truth: Mesh, rig: ViewRig, size_px: int) -> Float[Tensor, "view height width 3"]:
+    """Pictures of a mesh on white, with its own colours."""
+    return render_mesh(truth, rig, width=size_px, height=size_px).rgb.clamp(0, 1)

@@ -1,0 +1,50 @@
+"""The benchmark of images to splats states its protocol and prints a row per method and the means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lift3d.benchmarks import image_to_splat
+
+SMALL = [
+    "--only", "ellipsoid", "--frames", "4", "--gaussians", "150", "--steps", "2", "--fit-px", "32",
+    "--size", "32", "--views", "3", "--points", "300", "--mesh-resolution", "24",
+]  # fmt: skip
+
+
+def test_it_states_the_protocol_and_prints_rows_means_and_a_sheet(
+    tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr(image_to_splat, "embedded_path", lambda name: None)
+    options = ["--align", "box", "--taus", "0.1", "--out", str(tmp_path)]
+    assert image_to_splat.main([*SMALL, *options]) == 0
+    printed = capsys.readouterr().out
+    for part in ("3 views of 32 px", "aligned by boxes", "F at 0.1", "No orbit model"):
+        assert part in printed
+    rows = [row for row in printed.splitlines() if row.startswith("| ") and "---" not in row]
+    names = [row.split("|")[1].strip() for row in rows]
+    assert names == ["object", "ellipsoid, fit 4", "**mean, fit 4**"]
+    assert rows[1].split("|")[2:-2] == rows[2].split("|")[2:-2]
+    assert (tmp_path / "image_to_splat.png").stat().st_size > 500
+
+
+def test_nothing_to_run_is_said(capsys) -> None:
+    assert image_to_splat.main(["--only", "nothing"]) == 2
+    assert "fits no object" in capsys.readouterr().out
+
+
+def test_an_orbit_model_and_a_decoder_give_their_own_rows(tmp_path: Path, capsys) -> None:
+    from decoder_scenes import write_tiny_decoder
+    from orbit_scenes import write_tiny_orbit
+
+    orbit = write_tiny_orbit(tmp_path / "orbit")
+    decoder = write_tiny_decoder(tmp_path / "decoder")
+    options = image_to_splat.make_parser().parse_args(
+        [*SMALL, "--orbit", str(orbit), "--decoder", str(decoder)]
+    )
+    protocol = image_to_splat.rules_of(options).protocol
+    methods = image_to_splat.make_methods(options, protocol)
+    assert list(methods) == ["fit 4", "decoder 4", "image, fit", "image, decoder"]
+    truth = next(iter(image_to_splat.chosen_objects(options).values()))
+    for name in ("decoder 4", "image, decoder"):
+        assert methods[name](truth, 0).num_gaussians > 0

@@ -1,0 +1,55 @@
+"""Gaussians are judged by novel views and by the shape that they show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from lift3d.core.evaluation.shape_scores import ShapeConvention
+from lift3d.core.evaluation.view_scores import ViewProtocol
+from lift3d.core.mesh import Mesh
+from lift3d.core.pipelines.initial_mesh import icosphere
+from lift3d.core.pipelines.initial_splats import splats_on_surface
+from lift3d.core.pipelines.orbit_scores import OrbitScoreParams, novel_views, score_gaussians
+from lift3d.core.pipelines.splat_to_mesh import SplatToMeshParams
+
+PARAMS = OrbitScoreParams(
+    ViewProtocol(num_views=4, size_px=48),
+    ShapeConvention(num_points=800, voxels=24),
+    SplatToMeshParams(resolution=32, num_views=12, size_px=64),
+)
+
+
+def ball(radius: float) -> Mesh:
+    vertices, faces = icosphere(3)
+    colors = torch.tensor([0.8, 0.2, 0.1]).expand_as(vertices).contiguous()
+    return Mesh(radius * vertices, faces, vertex_colors=colors)
+
+
+def test_gaussians_on_the_true_surface_score_better_than_on_a_smaller_one() -> None:
+    truth = ball(0.9)
+    found = []
+    for radius in (0.9, 0.6):
+        cloud = splats_on_surface(ball(radius), 1500, seed=0)
+        solid = replace(cloud, opacities=torch.full_like(cloud.opacities, 0.98))
+        found.append(score_gaussians(solid, truth, 0, PARAMS))
+    good, bad = found
+    assert good.views.psnr > bad.views.psnr + 5
+    assert good.shape.iou > 0.75 and bad.shape.iou < 0.5
+    assert good.shape.chamfer < bad.shape.chamfer
+    assert good.drawn.shape == good.truth.shape == (3, 48, 48, 3)
+    assert {"PSNR", "SSIM", "CD", "IoU", "F 0.05"} <= good.columns().keys()
+
+
+def test_the_input_is_no_novel_view() -> None:
+    rig, protocol = novel_views(PARAMS.protocol, 5), PARAMS.protocol
+    assert len(rig) == 3
+    torch.testing.assert_close(rig[0].position, protocol.rig(5)[1].position)
+
+
+def test_gaussians_that_show_nothing_are_refused() -> None:
+    cloud = splats_on_surface(ball(0.9), 200, seed=0)
+    faint = replace(cloud, opacities=torch.full_like(cloud.opacities, 0.001))
+    with pytest.raises(ValueError, match="opacity"):
+        score_gaussians(faint, ball(0.9), 0, PARAMS)
