@@ -17,9 +17,11 @@ import numpy as np
 from jaxtyping import Shaped
 from torch import Tensor
 
+from ..geometry.skeleton import Skeleton, SkinWeights
 from ..mesh import Material, Mesh
 from .arrays import smooth_normals, to_array
 from .color_space import srgb_to_linear
+from .glb_rig import GlbRig, inverse_bind_matrices, joint_nodes
 from .gltf_container import join_glb
 from .images import ImageFormat, encode_image
 
@@ -27,7 +29,7 @@ LOGGER = logging.getLogger(__name__)
 
 GENERATOR = "Lift3D"
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
-U16, U32, F32 = 5123, 5125, 5126
+U8, U16, U32, F32 = 5121, 5123, 5125, 5126
 LINEAR, LINEAR_MIPMAP_LINEAR = 9729, 9987
 CLAMP_TO_EDGE, REPEAT = 33071, 10497
 
@@ -53,6 +55,7 @@ def encode_glb(
     *,
     metadata: dict[str, Any] | None = None,
     params: GlbParams | None = None,
+    rig: GlbRig | None = None,
 ) -> bytes:
     """Bytes of a GLB with one named node per mesh.
 
@@ -60,18 +63,24 @@ def encode_glb(
         meshes: parts of the scene; empty ones are left out.
         metadata: JSON values for ``asset.extras``.
         params: writer options.
+        rig: skeleton that moves all meshes; they are then skinned to it.
 
     Raises:
-        ValueError: no mesh has a face, or the metadata is no JSON.
+        ValueError: no mesh has a face, the metadata is no JSON, or the rig is of other meshes.
     """
+    if rig is not None:
+        rig.require_fit(meshes)
     drawn = [mesh for mesh in meshes if not mesh.is_empty]
     if not drawn:
         raise ValueError("There is nothing to write: no mesh has a face.")
     if len(drawn) < len(meshes):
         LOGGER.warning("Left out %d empty meshes: glTF cannot hold them.", len(meshes) - len(drawn))
     builder = _GlbBuilder(params or GlbParams())
-    for mesh in drawn:
-        builder.add_mesh(mesh)
+    for index, mesh in enumerate(meshes):
+        if not mesh.is_empty:
+            builder.add_mesh(mesh, None if rig is None else rig.skins[index])
+    if rig is not None:
+        builder.add_skeleton(rig.skeleton)
     return builder.finish(_checked_metadata(metadata))
 
 
@@ -92,11 +101,12 @@ class _GlbBuilder:
     chunks: list[bytes] = field(default_factory=list)
     length: int = 0
     lists: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    roots: list[int] = field(default_factory=list)
     extensions: set[str] = field(default_factory=set)
     known_images: dict[tuple[bytes, str], int] = field(default_factory=dict)
 
-    def add_mesh(self, mesh: Mesh) -> None:
-        """Append a node with a mesh of one primitive."""
+    def add_mesh(self, mesh: Mesh, skin: SkinWeights | None = None) -> None:
+        """Append a node with a mesh of one primitive, which the file's only skeleton may move."""
         attributes = {"POSITION": self._vector(to_array(mesh.vertices), bounds=True)}
         if self.params.write_normals:
             attributes["NORMAL"] = self._vector(to_array(smooth_normals(mesh)))
@@ -105,6 +115,9 @@ class _GlbBuilder:
         if mesh.vertex_colors is not None:
             linear = srgb_to_linear(to_array(mesh.vertex_colors, "<f8"))
             attributes["COLOR_0"] = self._vector(linear.astype("<f4"))
+        if skin is not None:
+            attributes["JOINTS_0"] = self._vector(to_array(skin.joints, "<u1"), kind=U8)
+            attributes["WEIGHTS_0"] = self._vector(to_array(skin.weights))
         primitive = {
             "attributes": attributes,
             "indices": self._indices(mesh),
@@ -112,7 +125,31 @@ class _GlbBuilder:
             "mode": 4,
         }
         index = self._append("meshes", {"name": mesh.name, "primitives": [primitive]})
-        self._append("nodes", {"name": mesh.name, "mesh": index})
+        node: dict[str, Any] = {"name": mesh.name, "mesh": index}
+        if skin is not None:
+            node["skin"] = 0
+        self.roots.append(self._append("nodes", node))
+
+    def add_skeleton(self, skeleton: Skeleton) -> None:
+        """Append the joints as nodes, and the skin that all meshes before have as number 0."""
+        first = len(self.lists["nodes"])
+        for node in joint_nodes(skeleton, first):
+            self._append("nodes", node)
+        self.roots += [first + index for index, parent in enumerate(skeleton.parents) if parent < 0]
+        matrices = inverse_bind_matrices(skeleton)
+        accessor = {
+            "bufferView": self._view(matrices.tobytes()),
+            "componentType": F32,
+            "count": len(matrices),
+            "type": "MAT4",
+        }
+        skin = {
+            "name": "humanoid",
+            "joints": list(range(first, first + len(skeleton.names))),
+            "inverseBindMatrices": self._append("accessors", accessor),
+            "skeleton": first,
+        }
+        self._append("skins", skin)
 
     def finish(self, metadata: dict[str, Any] | None) -> bytes:
         """Bytes of the file."""
@@ -122,7 +159,7 @@ class _GlbBuilder:
         document = {
             "asset": asset,
             "scene": 0,
-            "scenes": [{"nodes": list(range(len(self.lists["nodes"])))}],
+            "scenes": [{"nodes": self.roots}],
             **self.lists,
             "buffers": [{"byteLength": self.length}],
         }
@@ -144,10 +181,12 @@ class _GlbBuilder:
         self.length += len(padded)
         return self._append("bufferViews", view)
 
-    def _vector(self, values: Shaped[np.ndarray, "element column"], bounds: bool = False) -> int:
+    def _vector(
+        self, values: Shaped[np.ndarray, "element column"], bounds: bool = False, kind: int = F32
+    ) -> int:
         accessor = {
             "bufferView": self._view(values.tobytes(), ARRAY_BUFFER),
-            "componentType": F32,
+            "componentType": kind,
             "count": len(values),
             "type": f"VEC{values.shape[1]}",
         }

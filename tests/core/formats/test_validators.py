@@ -11,6 +11,9 @@ import pytest
 import torch
 from format_samples import colored_mesh, random_cloud, tetrahedron
 from lift3d.core.formats import GlbParams, read_mesh, read_splats, write_mesh, write_splats
+from lift3d.core.formats.glb_rig import GlbRig
+from lift3d.core.formats.glb_write import encode_glb
+from lift3d.core.geometry.skeleton import Skeleton, strongest_four
 from lift3d.core.geometry.transforms import quat_to_matrix
 from lift3d.core.mesh import Material
 
@@ -61,6 +64,20 @@ def test_glb_of_more_vertices_than_16_bit_indices_hold_is_valid(node_tools, tmp_
     report = node_tools.validate_gltf(path)
     assert not _issues(report)
     assert report["info"]["totalVertexCount"] == count
+
+
+def test_a_rigged_glb_has_neither_errors_nor_warnings(node_tools, tmp_path):
+    places = torch.tensor([[0.0, 0, 0], [0, 0.5, 0], [0.2, 0.5, 0]])
+    skeleton = Skeleton(("hips", "spine", "leftHand"), (-1, 0, 1), places, places + 0.1)
+    parts = [tetrahedron(name="body"), replace(colored_mesh(), name="clothes")]
+    skins = tuple(
+        strongest_four(torch.rand(mesh.num_vertices, 3, generator=torch.Generator().manual_seed(2)))
+        for mesh in parts
+    )
+    path = tmp_path / "rigged.glb"
+    path.write_bytes(encode_glb(parts, rig=GlbRig(skeleton, skins)))
+    report = node_tools.validate_gltf(path)
+    assert not _issues(report) and report["info"]["hasSkins"]
 
 
 def test_real_glb_rewritten_by_us_is_valid(node_tools, shared_dir, tmp_path):
