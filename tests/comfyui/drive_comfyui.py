@@ -8,6 +8,7 @@ without a window; on the CPU.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import importlib
 import json
@@ -76,6 +77,8 @@ async def load_pack(pack: Path, report: dict[str, Any]) -> str:
     """Load the pack as ComfyUI does, timing it; then the stock nodes."""
     import nodes
 
+    with contextlib.suppress(ImportError):
+        import comfy_config.config_parser  # noqa: F401  (ComfyUI's own, with the first pack it loads)
     before, started = set(sys.modules), (time.perf_counter(), time.process_time())
     loaded = await nodes.load_custom_node(str(pack), module_parent="custom_nodes")
     report["import_seconds"] = time.perf_counter() - started[0]
