@@ -18,6 +18,7 @@ from ..mesh import Mesh
 from ..networks.lrm import LargeReconstructionModel
 from ..networks.lrm_cameras import make_camera_vectors
 from ..progress import Progress, ProgressCallback, ignore_progress, share_progress
+from .character_framing import pad_to_square
 from .lrm_to_mesh import LrmGrid, LrmToMeshParams, grid_to_mesh, triplane_to_grid, views_to_triplane
 
 LOGGER = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ def views_to_field(
 
     Args:
         model: of the "mesh" stage, with semantic classes.
-        views: square pictures on white from azimuths 0, 45, 90, 180, 270 and 315 (StdGEN's rig).
+        views: pictures on white from azimuths 0, 45, 90, 180, 270 and 315 (StdGEN's rig);
+            portraits are padded to squares.
         params: sizes of chunks.
         on_progress: called after each layer and each chunk.
 
@@ -87,6 +89,7 @@ def views_to_field(
             f"A character needs {NUM_VIEWS} views ({', '.join(VIEW_NAMES)}), got {len(views)}."
         )
     warnings = _empty_views(views)
+    views = pad_to_square(views)
     triplane = views_to_triplane(
         model,
         views,

@@ -26,6 +26,7 @@ from ..mesh import Material, Mesh, merge_meshes
 from ..progress import Progress, ProgressCallback, StopEarly, ignore_progress, share_progress
 from ..rendering.projection import VertexProjectionParams, project_views_to_vertices
 from .align_levels import find_shifts, is_mirrored, mirrored, shift_views, silhouettes
+from .character_framing import pad_to_square
 from .character_levels import level_alpha
 from .layer_params import LayerParams
 from .layer_refinement import refine_layer
@@ -85,6 +86,8 @@ def read_level(
 ) -> LevelViews:
     """Views of a level from its pictures; a view that shows nothing is left out with a warning.
 
+    Portraits, such as the 576 x 1024 of StdGEN's model, are padded to squares.
+
     Args:
         rgb: sRGB on any plain background.
         normals: colours (n + 1) / 2 of world normals (StdGEN's encoding) on a plain background.
@@ -98,13 +101,10 @@ def read_level(
     require_shape("rgb", rgb, *normals.shape)
     for name, value in (("rgb", rgb), ("normals", normals)):
         require_finite(name, value)
-    if normals.shape[1] != normals.shape[2]:
-        raise ValueError(
-            f"Views must be square, got {normals.shape[2]} x {normals.shape[1]} pixels; pad them "
-            "with white at both sides."
-        )
     found = level_alpha(normals) if masks is None else masks
     require_shape("masks", found, *normals.shape[:3])
+    rgb, normals = pad_to_square(rgb), pad_to_square(normals)
+    found = pad_to_square(found[..., None], fill=0.0)[..., 0]
     if float(found.mean()) > OPAQUE:
         raise ValueError(
             "The views have no background: every pixel belongs to the character. Give pictures on "

@@ -92,8 +92,8 @@ def test_a_missing_view_is_a_warning_and_no_view_at_all_an_error():
         views_to_field(model, torch.ones(6, 8, 8, 3))
     with pytest.raises(ValueError, match="needs 6 views .*got 4"):
         views_to_field(model, views[:4])
-    with pytest.raises(ValueError, match="square"):
-        views_to_field(model, views[:, :40])
+    with pytest.raises(ValueError, match="0..1"):
+        views_to_field(model, 2 * views)
 
 
 def test_models_without_classes_or_surface_are_refused():

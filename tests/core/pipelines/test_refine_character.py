@@ -160,8 +160,8 @@ def test_an_empty_view_is_left_out_and_bad_pictures_are_refused(levels):
         read_level(rgb, torch.ones_like(normals), RIG)
     with pytest.raises(ValueError, match="no background"):
         read_level(rgb, normals, RIG, masks=torch.ones(6, 32, 32))
-    with pytest.raises(ValueError, match="must be square"):
-        read_level(rgb[:, :, 4:28], normals[:, :, 4:28], RIG)
+    portrait = read_level(rgb[:, :, 4:28], normals[:, :, 4:28], RIG)
+    assert torch.equal(portrait.masks, views.masks) and torch.equal(portrait.rgb, views.rgb)
     with pytest.raises(ValueError, match=r"normals must have shape \[6"):
         read_level(rgb[:4], normals[:4], RIG)
     with pytest.raises(ValueError, match="NaN"):
