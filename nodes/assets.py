@@ -38,7 +38,7 @@ LINKED_FILE_TOOLTIP = (
 )
 
 
-def _saved_output(written: Sequence[Path]) -> Any:
+def saved_output(written: Sequence[Path]) -> Any:
     """Outputs of a save node; the last file is the model itself, others belong to it."""
     saved = [describe_saved(path) for path in written][-1]
     relative = "/".join(filter(None, (saved["subfolder"], saved["filename"])))
@@ -172,7 +172,7 @@ class SaveMesh(io.ComfyNode):
     def execute(cls, mesh: Any, filename_prefix: str, format: str) -> Any:
         path = save_path(filename_prefix, f".{format}")
         written = write_mesh(path, meshes_from_link(mesh), metadata=workflow_metadata(cls))
-        return _saved_output(written)
+        return saved_output(written)
 
 
 class SaveSplat(io.ComfyNode):
@@ -215,7 +215,7 @@ class SaveSplat(io.ComfyNode):
     def execute(cls, splat: Any, filename_prefix: str, format: str, frame: str) -> Any:
         path = save_path(filename_prefix, f".{format}")
         write_splats(path, cloud_from_link(splat), frame=frame)
-        return _saved_output([path])
+        return saved_output([path])
 
 
 NODES = [LoadMesh, LoadSplat, SaveMesh, SaveSplat]
