@@ -58,8 +58,8 @@ def make_parser() -> argparse.ArgumentParser:
     workflow.set_defaults(run=_workflow)
     demo = commands.add_parser("demo", help="make a first object from start to end")
     demo.add_argument("--out", type=Path, default=Path("demo_output"))
-    demo.add_argument("--sample", default=None, help="kind of object, for example teapot")
-    demo.add_argument("--seed", type=int, default=1, help="which one of its kind")
+    demo.add_argument("--prompt", default=None, help="words, for example 'a blue car'")
+    demo.add_argument("--seed", type=int, default=1, help="another number, another object")
     demo.add_argument(
         "--quick", action="store_true", help="small pictures and few steps, to see that it works"
     )
@@ -97,12 +97,11 @@ def _workflow(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from .demo import run_demo
+    from .demo import DEFAULT_PROMPT, run_demo
 
+    prompt = DEFAULT_PROMPT if arguments.prompt is None else arguments.prompt
     try:
-        sheet = run_demo(
-            arguments.out, sample=arguments.sample, seed=arguments.seed, quick=arguments.quick
-        )
+        sheet = run_demo(arguments.out, prompt=prompt, seed=arguments.seed, quick=arguments.quick)
     except (ValueError, OSError) as error:
         print(f"The demo stopped: {error}", file=sys.stderr)
         return FAILED

@@ -1,11 +1,11 @@
-"""The first look: an object becomes a picture, the picture is edited, and becomes an object again.
+"""The first look: words become a picture, the picture becomes an object, an edit of it another.
 
-Files: the original and the new mesh (GLB), its Gaussians (PLY), both bundle images and a contact
-sheet (PNG).
+Files: both meshes (GLB), their Gaussians (PLY), both bundle images and a contact sheet (PNG).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from ..core.bundle_image import BundleImage, join_bundle
-from ..core.datasets.procedural_objects import CATEGORIES, make_object
+from ..core.diffusion.diffusers_model import load_diffusers_model
 from ..core.evaluation.contact_sheet import make_contact_sheet
 from ..core.formats import write_mesh, write_splats
 from ..core.formats.png import write_png
 from ..core.mesh import Mesh
+from ..core.pipelines.bundle_pixels import resize_bundle
+from ..core.pipelines.bundle_prompt import BundlePrompt
 from ..core.pipelines.bundle_to_mesh import ReconstructionParams, reconstruct_from_bundle
-from ..core.pipelines.inspect_mesh import compare_meshes
 from ..core.pipelines.isomer_params import load_isomer_params
-from ..core.pipelines.mesh_to_bundle import render_bundle
 from ..core.pipelines.mesh_to_splat import MeshToSplatParams, mesh_to_splat
 from ..core.pipelines.render_views import (
     ViewsParams,
@@ -30,10 +30,12 @@ from ..core.pipelines.render_views import (
     render_mesh_views,
     render_splat_views,
 )
+from ..core.pipelines.text_to_bundle import BundleSampleParams, sample_bundle
 from ..core.progress import ProgressCallback
 from .runner import ProgressLines
 
-DEFAULT_SAMPLE = "rabbit"
+EMBEDDED_MODEL = "bundle"
+DEFAULT_PROMPT = "a red mushroom with purple stem"
 Say = Callable[[str], None]
 
 
@@ -41,20 +43,20 @@ Say = Callable[[str], None]
 class DemoSize:
     """How much work the demo does."""
 
-    tile_px: int = 512
+    steps: int = 20
     gaussians: int = 10_000
-    splat_steps: int = 200
+    splat_steps: int = 150
     sheet_px: int = 256
 
 
 QUICK_STEPS = 4
-QUICK = DemoSize(tile_px=96, gaussians=1000, splat_steps=5, sheet_px=96)
+QUICK = DemoSize(steps=3, gaussians=1000, splat_steps=5, sheet_px=96)
 
 
 def run_demo(
     out: Path,
     *,
-    sample: str | None = None,
+    prompt: str = DEFAULT_PROMPT,
     seed: int = 1,
     quick: bool = False,
     say: Say = lambda line: print(line, flush=True),
@@ -63,40 +65,43 @@ def run_demo(
 
     Args:
         out: folder of all files; made when missing.
-        sample: kind of object, one of `CATEGORIES`.
-        seed: which one of its kind.
-        quick: small pictures and few steps.
+        prompt: what to make; the embedded model knows a few kinds of things and nine hues.
+        seed: another number makes another object of the prompt.
+        quick: few steps and few Gaussians, to see that everything works.
         say: takes the lines of the report.
     """
+    started = time.perf_counter()
     size = QUICK if quick else DemoSize()
-    category = sample or DEFAULT_SAMPLE
-    made = make_object(category, seed)
-    say(f"1/5 The object: {made.caption} ({', '.join(CATEGORIES[:4])} ... by --sample)")
-    out.mkdir(parents=True, exist_ok=True)
-    original = replace(made.mesh, name=category)
-    _written(write_mesh(out / "original.glb", original), say)
-    say("2/5 Its 3D bundle image, and the same picture with other colours")
-    progress = ProgressLines(say)
-    bundle, masks, rig = render_bundle(original, tile_px=size.tile_px, on_progress=progress)
+    progress: ProgressCallback = ProgressLines(say)
+    say(f"1/5 The words '{prompt}' become a 3D bundle image (embedded model, no GPU needed)")
+    model = load_diffusers_model(EMBEDDED_MODEL, device="cpu")
+    wanted = BundleSampleParams(seed=seed, steps=size.steps)
+    bundle = sample_bundle(model, BundlePrompt(prompt), wanted, on_progress=progress).bundles[0]
     edited = rotate_hues(bundle)
+    out.mkdir(parents=True, exist_ok=True)
     for name, image in (("bundle", bundle), ("edited_bundle", edited)):
-        _written([_save(out / f"{name}.png", join_bundle(image))], say)
-    say("3/5 The edited picture becomes a mesh")
-    mesh = _reconstruct(edited, masks, quick, ProgressLines(say))
-    _written(write_mesh(out / "edited.glb", mesh), say)
-    say(compare_meshes(mesh, original.normalized()).text())
+        say(f"    wrote {_save(out / f'{name}.png', join_bundle(image))}")
+    meshes = []
+    for step, (name, image) in enumerate((("object", bundle), ("edited", edited)), start=2):
+        what = "The picture" if name == "object" else "The same picture with other colours"
+        say(f"{step}/5 {what} becomes a mesh")
+        mesh = replace(_reconstruct(image, quick, ProgressLines(say)), name=name)
+        _written(write_mesh(out / f"{name}.glb", mesh), say)
+        meshes.append(mesh)
     say("4/5 The mesh becomes Gaussians")
     params = MeshToSplatParams(num_gaussians=size.gaussians)
     params = replace(params, fit=replace(params.fit, num_steps=size.splat_steps))
-    cloud = mesh_to_splat(mesh, params, on_progress=ProgressLines(say))
-    write_splats(out / "edited_splat.ply", cloud)
-    _written([out / "edited_splat.ply"], say)
+    cloud = mesh_to_splat(meshes[0], params, on_progress=ProgressLines(say))
+    write_splats(out / "object_splat.ply", cloud)
+    _written([out / "object_splat.ply"], say)
     say("5/5 Everything on one sheet")
     views = make_named_rig("orbit", num_views=4, first_azimuth_deg=30.0, elevation_deg=15.0)
     shown = ViewsParams(size.sheet_px)
-    drawn = [render_mesh_views(item, views, params=shown).rgb for item in (original, mesh)]
+    drawn = [render_mesh_views(mesh, views, params=shown).rgb for mesh in meshes]
     drawn.append(render_splat_views(cloud, views, params=shown).rgb)
-    return _save(out / "contact_sheet.png", _sheet(bundle, edited, drawn, size.sheet_px, category))
+    sheet = _save(out / "contact_sheet.png", _sheet(bundle, edited, drawn, size.sheet_px, prompt))
+    say(f"    {time.perf_counter() - started:.0f} seconds in all")
+    return sheet
 
 
 def rotate_hues(bundle: BundleImage) -> BundleImage:
@@ -104,9 +109,7 @@ def rotate_hues(bundle: BundleImage) -> BundleImage:
     return BundleImage(bundle.rgb_views.roll(1, dims=-1), bundle.normal_views)
 
 
-def _reconstruct(
-    bundle: BundleImage, masks: Tensor, quick: bool, on_progress: ProgressCallback
-) -> Mesh:
+def _reconstruct(bundle: BundleImage, quick: bool, on_progress: ProgressCallback) -> Mesh:
     params = ReconstructionParams()
     if quick:
         isomer = load_isomer_params("from_hull")
@@ -115,32 +118,20 @@ def _reconstruct(
         }
         params = replace(params, isomer=replace(isomer, **stages))
     with torch.enable_grad():
-        return reconstruct_from_bundle(
-            bundle, masks=masks, params=params, on_progress=on_progress
-        ).mesh
+        return reconstruct_from_bundle(bundle, params=params, on_progress=on_progress).mesh
 
 
 def _sheet(
-    bundle: BundleImage, edited: BundleImage, drawn: list[Tensor], size_px: int, name: str
+    bundle: BundleImage, edited: BundleImage, drawn: list[Tensor], size_px: int, title: str
 ) -> Tensor:
-    rows = [
-        [_shrunk(tile, size_px) for tile in tiles]
-        for tiles in (bundle.rgb_views, bundle.normal_views, edited.rgb_views)
-    ]
+    original, changed = (resize_bundle(item, size_px) for item in (bundle, edited))
+    rows = [list(tiles) for tiles in (original.rgb_views, original.normal_views, changed.rgb_views)]
     labels = ["bundle: colours", "bundle: normals", "edited colours"]
     rows += [list(views) for views in drawn]
-    labels += ["original mesh", "mesh from the edit", "its Gaussians"]
+    labels += ["mesh", "mesh of the edit", "Gaussians"]
     return make_contact_sheet(
-        rows, row_labels=labels, title=f"Lift3D demo: {name}", text_px=max(9, size_px // 16)
+        rows, row_labels=labels, title=f"Lift3D demo: {title}", text_px=max(9, size_px // 16)
     )
-
-
-def _shrunk(tile: Tensor, size_px: int) -> Tensor:
-    channels_first = tile.permute(2, 0, 1)[None]
-    small = torch.nn.functional.interpolate(
-        channels_first, size=(size_px, size_px), mode="bilinear", antialias=True
-    )
-    return small[0].permute(1, 2, 0).clamp(0, 1)
 
 
 def _save(path: Path, image: Tensor) -> Path:

@@ -87,11 +87,11 @@ def test_the_demo_makes_meshes_gaussians_and_a_contact_sheet(tmp_path: Path, cap
     from lift3d.core.formats.png import read_png
 
     out = tmp_path / "demo"
-    assert main(["demo", "--quick", "--sample", "mushroom", "--out", str(out)]) == DONE
+    assert main(["demo", "--quick", "--prompt", "a red mug", "--out", str(out)]) == DONE
     assert f"Contact sheet: {out / 'contact_sheet.png'}" in capsys.readouterr().out
     assert read_png(out / "contact_sheet.png").shape[0] > 300
-    assert read_splats(out / "edited_splat.ply").num_gaussians == 1000
-    original, edited = (read_mesh(out / f"{name}.glb")[0] for name in ("original", "edited"))
+    assert read_splats(out / "object_splat.ply").num_gaussians == 1000
+    original, edited = (read_mesh(out / f"{name}.glb")[0] for name in ("object", "edited"))
     assert edited.num_faces > 100 and edited.vertex_colors is not None
     # red, green and blue were exchanged in a ring: the mean colour went with them
     means = [mesh.vertex_colors.mean(dim=0) for mesh in (original, edited)]
@@ -103,6 +103,7 @@ def test_the_demo_makes_meshes_gaussians_and_a_contact_sheet(tmp_path: Path, cap
     }
 
 
-def test_an_unknown_sample_fails_and_names_the_known_ones(tmp_path: Path, capsys) -> None:
-    assert main(["demo", "--quick", "--sample", "dragon", "--out", str(tmp_path)]) == FAILED
-    assert "teapot" in capsys.readouterr().err
+def test_an_empty_prompt_fails_before_anything_is_written(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--quick", "--prompt", " ", "--out", str(out)]) == FAILED
+    assert "prompt" in capsys.readouterr().err and not out.exists()
