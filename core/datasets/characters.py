@@ -85,11 +85,14 @@ class ProceduralCharacter:
         label = torch.where(hair < coat, CharacterLabel.HAIR.value, CharacterLabel.CLOTHES.value)
         label = torch.where((coat < 0) & (hair < 0), CharacterLabel.CLOTHES.value, label)
         outer = torch.minimum(coat, hair)
-        own = torch.where(
+        label = torch.where((body < 0) | (body < outer), self.body_labels(points), label)
+        return torch.minimum(body, outer), label
+
+    def body_labels(self, points: Float[Tensor, "point 3"]) -> Int64[Tensor, " point"]:
+        """Class of points of the body: face or skin."""
+        return torch.where(
             self._is_face(points), CharacterLabel.FACE.value, CharacterLabel.SKIN.value
         )
-        label = torch.where((body < 0) | (body < outer), own, label)
-        return torch.minimum(body, outer), label
 
     def colors(
         self, points: Float[Tensor, "point 3"], labels: Int64[Tensor, " point"]

@@ -7,6 +7,7 @@ whole extraction stays below 0.5 GB.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -224,8 +225,10 @@ def grid_to_semantic_field(model: LargeReconstructionModel, grid: LrmGrid) -> Se
     )
 
 
-def _surface_cells(inside: Bool[Tensor, "x y z"]) -> Int64[Tensor, "cell 8"]:
-    """Flat corners of the cells that the surface crosses, and nothing else."""
+def surface_cells(
+    inside: Bool[Tensor, "x y z"],
+) -> tuple[Int64[Tensor, "cell 8"], Int64[Tensor, " cell"]]:
+    """Flat corners and numbers of the cells that the surface crosses, and of no others."""
     nx, ny, nz = inside.shape
     views = [inside[i : nx - 1 + i, j : ny - 1 + j, k : nz - 1 + k] for i, j, k in CORNER_OFFSETS]
     some, every = views[0].clone(), views[0].clone()
@@ -233,9 +236,9 @@ def _surface_cells(inside: Bool[Tensor, "x y z"]) -> Int64[Tensor, "cell 8"]:
         some |= view
         every &= view
     x, y, z = (some & ~every).nonzero().unbind(1)
-    first = (x * ny + y) * nz + z
     steps = [(i * ny + j) * nz + k for i, j, k in CORNER_OFFSETS]
-    return first[:, None] + torch.tensor(steps, device=inside.device)
+    corners = ((x * ny + y) * nz + z)[:, None] + torch.tensor(steps, device=inside.device)
+    return corners, (x * (ny - 1) + y) * (nz - 1) + z
 
 
 def _surface_weights(
@@ -246,12 +249,11 @@ def _surface_weights(
     on_progress: ProgressCallback,
 ) -> FlexiCubesWeights:
     """Weights of the cells that the surface crosses; those of other cells are never read."""
-    _, ny, nz = inside.shape
-    corners = _surface_cells(inside)
+    corners, numbers = surface_cells(inside)
     points = model.params.grid.points(inside.device).reshape(
         -1, 3
     )  # the weights see no deformation
-    num_cells = (inside.shape[0] - 1) * (ny - 1) * (nz - 1)
+    num_cells = math.prod(size - 1 for size in inside.shape)
     weights = FlexiCubesWeights(
         beta=points.new_ones(num_cells, 12),
         alpha=points.new_ones(num_cells, 8),
@@ -262,8 +264,7 @@ def _surface_weights(
         unique, place = chunk.unique(return_inverse=True)
         features = model.features(grid.triplane, points[unique])
         logits = model.decoder.weight_logits(features[place]).float()
-        first = chunk[:, 0]
-        cell = (first // (ny * nz) * (ny - 1) + first // nz % ny) * (nz - 1) + first % nz
+        cell = numbers[start : start + params.chunk_cells]
         made = weights_from_logits(logits, params.weight_scale)
         weights.beta[cell], weights.alpha[cell] = made.beta, made.alpha
         weights.gamma[cell] = made.gamma

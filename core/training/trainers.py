@@ -18,6 +18,7 @@ from .geometric_distillation import (
 )
 from .gs_decoder import GsDecoderParams, train_gs_decoder
 from .orbit_diffusion import EmbeddedOrbitParams, train_embedded_orbit
+from .slrm import SlrmParams, train_slrm
 from .tile_control import TileControlParams, train_tile_control
 
 
@@ -71,6 +72,11 @@ TRAINERS: dict[str, Trainer] = {
         "decoder that turns the latents of an orbit into Gaussians",
         GsDecoderParams,
         train_gs_decoder,
+    ),
+    "slrm": Trainer(
+        "reconstruction of characters with classes (S-LRM), from drawing its characters",
+        SlrmParams,
+        train_slrm,
     ),
     "tile-control": Trainer(
         "small ControlNet that keeps the content of a blurred bundle image",

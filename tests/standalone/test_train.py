@@ -19,11 +19,13 @@ SHIPPED = {
     "embedded_geometric_distillation": "geometric-distillation",
     "embedded_gs_decoder": "gs-decoder",
     "embedded_orbit": "embedded-orbit",
+    "embedded_slrm": "slrm",
     "embedded_tile_control": "tile-control",
     "embedded_views": "embedded-views",
     "train_bundle_lora": "bundle-lora",
     "train_geometric_distillation": "geometric-distillation",
     "train_gs_decoder": "gs-decoder",
+    "train_slrm": "slrm",
 }
 
 
