@@ -62,7 +62,7 @@ def write_tiny_sv3d(path: Path, kind: str = "p", seed: int = 0) -> Path:
         for value in vae.parameters():
             value.data.normal_(std=0.2)
     state = {
-        f"model.diffusion_model.{names[-1]}": unet.state_dict()[key]
+        f"model.diffusion_model.{names[0]}": unet.state_dict()[key]  # no attention where it grows
         for key, names in orbit_unet_names(unet).items()
     }
     state |= {
