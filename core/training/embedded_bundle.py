@@ -158,6 +158,7 @@ def polish_decoder(
     training = DecoderTraining(vae, encoded_latents(params, pictures), pictures, params.decoder)
     loop = TrainingLoop(training, params.work / "decoder", params.decoder.loop)
     loop.run(training.loss, on_progress=on_progress)
+    vae.register_to_config(_name_or_path="")  # diffusers notes where it was loaded from
     vae.half().save_pretrained(params.result / "vae")
 
 
