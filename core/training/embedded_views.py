@@ -147,7 +147,9 @@ def draw_sheet(
 def _read_vae(folder: Path) -> Any:
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL.from_pretrained(folder).float().eval()
+    vae = AutoencoderKL.from_pretrained(folder).float().eval()
+    vae.register_to_config(_name_or_path="")  # diffusers notes where it was loaded from
+    return vae
 
 
 def _write_facts(
