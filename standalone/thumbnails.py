@@ -22,6 +22,8 @@ ILLUSTRATIONS = {
     "text_to_3d_flux": ("mesh_to_bundle_to_mesh", "sample: mug"),
     "image_to_3d_flux": ("mesh_to_bundle_to_mesh", "sample: robot"),
     "text_to_splat_sd21": ("mesh_to_splat", "sample: teapot"),
+    "image_to_splat_sv3d": ("orbit_to_splat", "sample: car"),
+    "text_image_splat": ("orbit_to_splat", "sample: robot"),
 }
 """What is shown instead of workflows that do not run here: another workflow, and its object."""
 

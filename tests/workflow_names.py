@@ -1,4 +1,9 @@
 """Which of the shipped workflows run where."""
 
-NATIVE_ONLY = frozenset({"text_to_3d_flux", "image_to_3d_flux", "text_to_splat_sd21"})
+NATIVE_ONLY = frozenset(
+    {
+        "text_to_3d_flux", "image_to_3d_flux", "text_to_splat_sd21", "image_to_splat_sv3d",
+        "text_image_splat",
+    }
+)  # fmt: skip
 """Workflows of ComfyUI's own nodes and published weights; the standalone runner refuses them."""

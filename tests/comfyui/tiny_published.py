@@ -15,6 +15,7 @@ from tiny_native import (
     write_peft_lora,
     write_sd,
 )
+from tiny_orbit import TOKEN_WIDTH, load_sv3d
 
 PUBLISHED_FILES = {
     "diffusion_models/flux1-dev.safetensors": "flux/transformer/diffusion_pytorch_model.safetensors",
@@ -26,6 +27,8 @@ PUBLISHED_FILES = {
     "controlnet/flux1-dev-controlnet-union.safetensors": "control/diffusion_pytorch_model.safetensors",
     # Never read: their loaders are replaced.
     "checkpoints/v2-1_512-ema-pruned.safetensors": "lora.safetensors",
+    "checkpoints/sd_xl_base_1.0.safetensors": "lora.safetensors",
+    "checkpoints/sv3d_p.safetensors": "lora.safetensors",
     "clip_vision/sigclip_vision_patch14_384.safetensors": "lora.safetensors",
     "style_models/flux1-redux-dev.safetensors": "lora.safetensors",
     "background_removal/birefnet.safetensors": "lora.safetensors",
@@ -36,11 +39,14 @@ def write_published(models: Path, comfyui: Path) -> None:
     """Tiny weights below ComfyUI's model folders, under the names of the published files."""
     import shutil
 
+    from orbit_scenes import write_tiny_sv3d
+
     source = models / "tiny"
     source.mkdir(parents=True)
     write_flux(source / "flux", comfyui)
     write_flux_control(source / "control")
     write_sd(source / "sd", comfyui)
+    write_tiny_sv3d(source / "sv3d_p.safetensors")
     write_peft_lora(source / "lora.safetensors", source / "flux")
     for name, original in PUBLISHED_FILES.items():
         (models / name).parent.mkdir(exist_ok=True)
@@ -73,6 +79,9 @@ def register_published(models: Path) -> None:
     known["CheckpointLoaderSimple"].load_checkpoint = lambda self, ckpt_name: load_sd(
         models / "tiny" / "sd"
     )
+    known["ImageOnlyCheckpointLoader"].load_checkpoint = lambda self, ckpt_name: _sv3d(
+        models / "tiny" / "sv3d_p.safetensors"
+    )
     known["VAELoader"].load_vae = lambda self, vae_name: (load_vae(flux, 16),)
     known["CLIPVisionLoader"].load_clip = lambda self, clip_name: (vision,)
     known["StyleModelLoader"].load_style_model = lambda self, style_model_name: (style,)
@@ -82,6 +91,18 @@ def register_published(models: Path) -> None:
     known["RemoveBackground"].execute = classmethod(
         lambda cls, image, bg_removal_model: io.NodeOutput(_disc_like(image))
     )
+
+
+def _sv3d(path: Path) -> tuple[object, object, object]:
+    """MODEL, CLIP_VISION and VAE."""
+    from types import SimpleNamespace
+
+    model, vae = load_sv3d(path)
+
+    def encode_image(image: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(image_embeds=image.mean() * torch.ones(len(image), TOKEN_WIDTH))
+
+    return model, SimpleNamespace(encode_image=encode_image), vae
 
 
 def _disc_like(image: torch.Tensor) -> torch.Tensor:

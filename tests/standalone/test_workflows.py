@@ -27,6 +27,7 @@ PROMPT_NODES = {
 LOADERS = {
     "CheckpointLoaderSimple", "UNETLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader",
     "ControlNetLoader", "CLIPVisionLoader", "StyleModelLoader", "LoadBackgroundRemovalModel",
+    "ImageOnlyCheckpointLoader",
 }  # fmt: skip
 
 
@@ -79,6 +80,8 @@ def test_it_validates_with_the_values_it_stores(name: str) -> None:
     first = steps[0]
     if first.title == "Load Mesh":
         assert "path" in first.values
+    elif first.title in ("Make Character", "First character"):
+        assert "seed" in first.values
     else:
         title, words = PROMPT_NODES[name]
         prompts = [step for step in steps if step.title == title]
