@@ -1,0 +1,259 @@
+"""Text to splat: overhead per iteration, and GE3D against SDS and ISM at equal evaluations.
+
+The embedded model makes every held-out prompt three times. Each objective may ask the model about
+the same number of latents; SDS and ISM, which need fewer per iteration, get more iterations, with
+the same start, seed, cameras and step sizes. Columns of the comparison:
+
+- hue: share of prompts whose hue covers most of the object's coloured pixels,
+- category: share whose silhouettes are nearest to an object of the category asked for,
+- IoU: mean overlap with the nearest silhouettes of that category,
+- sharpness: mean colour gradient inside the object, as a share of that of a made object,
+- edge: width of silhouettes in pixels (smaller is crisper),
+- s: seconds per object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ..core.camera import make_orbit_rig
+from ..core.datasets.procedural_objects import make_object
+from ..core.diffusion.diffusers_model import load_diffusers_model
+from ..core.diffusion.model import DiffusionModel
+from ..core.diffusion.objective import Distiller, ObjectiveKind
+from ..core.evaluation.contact_sheet import make_contact_sheet
+from ..core.formats.png import write_png
+from ..core.gaussian_cloud import GaussianCloud
+from ..core.pipelines.ge3d_presets import RunChoices, choose_params
+from ..core.pipelines.initial_splats import InitialSplatParams, splats_in_shape
+from ..core.pipelines.prompt_fidelity import (
+    PromptCase,
+    SilhouetteLibrary,
+    make_silhouette_library,
+)
+from ..core.pipelines.splat_fidelity import (
+    centred_splats,
+    edge_width_px,
+    score_splats,
+    sharpness,
+    splat_silhouettes,
+)
+from ..core.pipelines.text_to_splat import TextToSplatParams, text_to_splat
+from ..core.rendering.mesh import render_mesh
+from ..core.rendering.splats import render_splats
+from ..core.training.embedded_bundle import EMBEDDED_CATEGORIES, held_out_cases
+
+LOGGER = logging.getLogger(__name__)
+OBJECTIVES: tuple[ObjectiveKind, ...] = ("ge3d", "sds", "ism")
+SHEET_RIG = make_orbit_rig([0.0, 120.0, 240.0], 15.0, radius=4.5)
+SHARP_PX = 128
+COLUMNS = (
+    "objective", "iterations", "evaluations", "hue", "category", "IoU", "sharpness", "edge", "s",
+)  # fmt: skip
+GUIDANCE: dict[ObjectiveKind, float] = {"ge3d": 3.0, "sds": 10.0, "ism": 3.0}
+
+
+@dataclass(frozen=True)
+class Made:
+    """One object that was made, and its scores."""
+
+    case: PromptCase
+    cloud: GaussianCloud
+    hue: bool
+    category: bool
+    iou: float
+    sharpness: float
+    edge_px: float
+    seconds: float
+    evaluations: int
+
+
+def start_splats(count: int, seed: int = 0) -> GaussianCloud:
+    """The grey ball that every run starts from."""
+    return splats_in_shape(InitialSplatParams(count, radius=0.7, seed=seed))
+
+
+def measure_overhead(model: DiffusionModel, gaussians: int, iterations: int) -> list[str]:
+    """Milliseconds per picture of each part of an iteration, 64 px."""
+    params = choose_params(
+        "small", RunChoices(iterations=iterations, preview_every=0, densify=False)
+    )
+    text_to_splat("a red mug", model, start_splats(gaussians), replace_iterations(params, 2))
+    _, report = text_to_splat("a red mug", model, start_splats(gaussians), params)
+    pictures = iterations * params.run.views
+    seconds = report.seconds
+    align = seconds["ask"] - seconds["model"]
+    outside = seconds["draw"] + seconds["encode"] + seconds["move"] + align
+    whole = outside + seconds["model"]
+    rows = [
+        ("draw", seconds["draw"]),
+        ("encode, forward and backward", seconds["encode"]),
+        ("alignment", align),
+        ("backward of the drawing and step", seconds["move"]),
+        ("all outside the model (target: < 150 ms)", outside),
+        ("the model", seconds["model"]),
+    ]
+    lines = ["| part | ms per picture |", "| --- | --- |"]
+    lines += [f"| {name} | {1000 * value / pictures:.1f} |" for name, value in rows]
+    lines.append(
+        f"| alignment, share of an iteration (target: < 2 %) | {100 * align / whole:.2f} % |"
+    )
+    return lines
+
+
+def replace_iterations(params: TextToSplatParams, iterations: int) -> TextToSplatParams:
+    """The same run with another length."""
+    return replace(params, run=replace(params.run, iterations=iterations))
+
+
+def evaluations_per_iteration(model: DiffusionModel, params: TextToSplatParams) -> float:
+    """Mean number of latents that the model is asked about in an iteration."""
+    trial = replace_iterations(params, 40)
+    distiller = Distiller(model, "a red mug", trial.objective)
+    size = trial.run.size_px // model.latent_format.downscale
+    latents = torch.zeros(trial.run.views, model.latent_format.channels, size, size)
+    angles = torch.zeros(trial.run.views)
+    generator = torch.Generator().manual_seed(0)
+    for iteration in range(40):
+        distiller.gradient(
+            latents, angles, angles, iteration=iteration, total_iterations=40, generator=generator
+        )
+    return distiller.denoise.entries / 40
+
+
+def params_of(kind: ObjectiveKind, iterations: int) -> TextToSplatParams:
+    """The small preset with one of the objectives."""
+    params = choose_params("small", RunChoices(iterations=iterations, preview_every=0))
+    objective = replace(params.objective, kind=kind, guidance_scale=GUIDANCE[kind])
+    return replace(params, objective=objective)
+
+
+def make_one(
+    case: PromptCase,
+    model: DiffusionModel,
+    params: TextToSplatParams,
+    library: SilhouetteLibrary,
+    gaussians: int,
+) -> Made:
+    """Make an object and score it."""
+    began = time.perf_counter()
+    cloud, report = text_to_splat(case.prompt, model, start_splats(gaussians), params)
+    seconds = time.perf_counter() - began
+    score = score_splats(cloud, case, library)
+    return Made(
+        case, cloud, score.hue_is_dominant, score.category_is_right,
+        category_iou(cloud, case, library), relative_sharpness(cloud, case),
+        edge_width_px(splat_silhouettes(centred_splats(cloud))), seconds, report.evaluations,
+    )  # fmt: skip
+
+
+def category_iou(cloud: GaussianCloud, case: PromptCase, library: SilhouetteLibrary) -> float:
+    """Overlap with the nearest silhouettes of the category asked for."""
+    masks = splat_silhouettes(centred_splats(cloud))
+    own = [name == case.category for name in library.categories]
+    wanted = library.masks[torch.tensor(own)]
+    both = torch.minimum(masks, wanted).flatten(1).sum(dim=1)
+    either = torch.maximum(masks, wanted).flatten(1).sum(dim=1)
+    return float((both / either.clamp(min=1e-6)).max())
+
+
+def relative_sharpness(cloud: GaussianCloud, case: PromptCase) -> float:
+    """Colour gradient inside the object over that of procedural ones of its kind."""
+    drawn = render_splats(centred_splats(cloud), SHEET_RIG, width=SHARP_PX, height=SHARP_PX)
+    own = sharpness(drawn.rgb.clamp(0, 1), drawn.alpha)
+    references = []
+    for seed in range(3):
+        made = make_object(
+            case.category, 60_000_000 + seed, hue=case.hue, second_hue=case.second_hue
+        )
+        truth = render_mesh(made.mesh, SHEET_RIG, width=SHARP_PX, height=SHARP_PX)
+        references.append(sharpness(truth.rgb.clamp(0, 1), truth.alpha))
+    return own / max(sum(references) / len(references), 1e-6)
+
+
+def table_row(kind: str, made: list[Made], iterations: int) -> str:
+    """One line of the comparison."""
+
+    def mean(name: str) -> float:
+        return sum(float(getattr(item, name)) for item in made) / len(made)
+
+    return (
+        f"| {kind} | {iterations} | {mean('evaluations'):.0f} | {100 * mean('hue'):.0f} % | "
+        f"{100 * mean('category'):.0f} % | {mean('iou'):.3f} | {mean('sharpness'):.2f} | "
+        f"{mean('edge_px'):.2f} | {mean('seconds'):.0f} |"
+    )
+
+
+def contact_sheet(results: dict[str, list[Made]]) -> torch.Tensor:
+    """Three views of every object; a row for each prompt, a block for each objective."""
+    kinds = list(results)
+    rows, labels = [], []
+    for index, first in enumerate(results[kinds[0]]):
+        tiles = []
+        for kind in kinds:
+            cloud = results[kind][index].cloud
+            drawn = render_splats(cloud, SHEET_RIG, width=96, height=96, with_normals=False)
+            tiles += list(drawn.rgb.clamp(0, 1))
+        rows.append(tiles)
+        labels.append(first.case.prompt)
+    columns = [f"{kind} {view}" for kind in kinds for view in ("front", "120", "240")]
+    return make_contact_sheet(rows, row_labels=labels, column_labels=columns)
+
+
+def main(arguments: list[str]) -> int:
+    """Run and print the tables; write the sheet."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="views", help="embedded model, or a folder")
+    parser.add_argument("--prompts", type=int, default=12)
+    parser.add_argument("--iterations", type=int, default=0, help="of GE3D; 0 takes the preset's")
+    parser.add_argument("--gaussians", type=int, default=2000)
+    parser.add_argument("--only", default=",".join(OBJECTIVES), help="objectives, comma-separated")
+    parser.add_argument("--overhead", action="store_true", help="measure the overhead alone")
+    parser.add_argument("--quick", action="store_true", help="two prompts, few iterations")
+    parser.add_argument("--out", type=Path, default=Path("output"))
+    options = parser.parse_args(arguments)
+    try:
+        model = load_diffusers_model(options.model, device="cpu")
+    except FileNotFoundError as error:
+        print(f"Not run: {error}")
+        return 0
+    print("\n".join(measure_overhead(model, 5000, 3 if options.quick else 20)), flush=True)
+    if options.overhead:
+        return 0
+    count = 2 if options.quick else options.prompts
+    cases = held_out_cases()
+    cases = cases[:: max(len(cases) // count, 1)][:count]
+    library = make_silhouette_library(EMBEDDED_CATEGORIES, per_category=4 if options.quick else 24)
+    iterations = options.iterations or (
+        10 if options.quick else params_of("ge3d", 0).run.iterations
+    )
+    budget = iterations * evaluations_per_iteration(model, params_of("ge3d", iterations))
+    print(
+        "\n| objective | iterations | evaluations | hue | category | IoU | sharpness | edge | s |"
+    )
+    print("|" + " --- |" * 9, flush=True)
+    results: dict[str, list[Made]] = {}
+    for kind in (kind for kind in OBJECTIVES if kind in options.only.split(",")):
+        each = evaluations_per_iteration(model, params_of(kind, iterations))
+        number = max(round(budget / each), 1)
+        params = params_of(kind, number)
+        results[kind] = [
+            make_one(case, model, params, library, options.gaussians) for case in cases
+        ]
+        print(table_row(kind, results[kind], number), flush=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    sheet = options.out / "text_to_splat.png"
+    write_png(sheet, contact_sheet(results))
+    print(f"\nSheet: {sheet}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
