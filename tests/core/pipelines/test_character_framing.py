@@ -34,7 +34,8 @@ def test_the_character_fills_its_share_of_the_portrait_on_white():
     torch.testing.assert_close(
         framed.image[512, 320], torch.tensor([0.9, 0.2, 0.1]), atol=0.01, rtol=0
     )
-    assert torch.equal(framed.image[0, 0], torch.ones(3)) and float(framed.free.max()) == 0
+    torch.testing.assert_close(framed.image[0, 0], torch.ones(3))
+    assert float(framed.free.max()) == 0
 
 
 def test_the_last_row_and_column_are_kept():
