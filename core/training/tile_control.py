@@ -202,7 +202,9 @@ def save_control(folder: Path, control: Any, dtype: torch.dtype) -> None:
     """Write a ControlNet in diffusers layout; each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        copy.deepcopy(control).to("cpu", dtype).save_pretrained(made)
+        copied = copy.deepcopy(control).to("cpu", dtype)
+        copied.register_to_config(_name_or_path="")  # diffusers notes where its base lay
+        copied.save_pretrained(made)
         for path in Path(made).iterdir():
             with atomic_write(folder / path.name) as temporary:
                 shutil.copyfile(path, temporary)
