@@ -16,12 +16,7 @@ from ..core.diffusion.orbit_conditioning import (
 )
 from ..core.diffusion.orbit_files import LINK, load_orbit_model, with_orbit_lora
 from ..core.diffusion.orbit_model import SV3D_FOV_Y_DEG, SV3D_RADIUS, OrbitModel
-from ..core.pipelines.image_to_orbit import (
-    OrbitParams,
-    check_picture,
-    fit_square,
-    image_to_orbit,
-)
+from ..core.pipelines.image_to_orbit import OrbitParams, check_picture, fit_square, image_to_orbit
 from .host import ADVANCED, io, make_progress, make_schema, network_placement
 from .model_files import (
     missing_verdict,
