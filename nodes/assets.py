@@ -38,6 +38,16 @@ LINKED_FILE_TOOLTIP = (
 )
 
 
+def file_outputs() -> list[Any]:
+    """Outputs of all nodes that write a model."""
+    return [
+        FileSocket.Output("model_3d", tooltip="The written file."),
+        io.String.Output(
+            "path", tooltip="Its path below the output folder; connect it to 'Preview 3D'."
+        ),
+    ]
+
+
 def saved_output(written: Sequence[Path]) -> Any:
     """Outputs of a save node; the last file is the model itself, others belong to it."""
     saved = [describe_saved(path) for path in written][-1]
@@ -158,13 +168,7 @@ class SaveMesh(io.ComfyNode):
                     "keeps texture and parts, PLY vertex colours, STL the shape alone.",
                 ),
             ],
-            outputs=[
-                FileSocket.Output("model_3d", tooltip="The written file."),
-                io.String.Output(
-                    "path",
-                    tooltip="Its path below the output folder; connect it to 'Preview 3D'.",
-                ),
-            ],
+            outputs=file_outputs(),
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
 
@@ -202,13 +206,7 @@ class SaveSplat(io.ComfyNode):
                 ),
                 io.Combo.Input("frame", options=FRAMES, default="3dgs", tooltip=FRAME_TOOLTIP),
             ],
-            outputs=[
-                FileSocket.Output("model_3d", tooltip="The written file."),
-                io.String.Output(
-                    "path",
-                    tooltip="Its path below the output folder; connect it to 'Preview 3D'.",
-                ),
-            ],
+            outputs=file_outputs(),
         )
 
     @classmethod

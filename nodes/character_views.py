@@ -122,7 +122,8 @@ class MakeCharacter(io.ComfyNode):
 
     @classmethod
     def execute(cls, seed: int, roughness: float, cell: float) -> Any:
-        parts = list(character_meshes(make_character(seed), cell=cell).values())
+        made = character_meshes(make_character(seed), cell=cell, on_progress=make_progress())
+        parts = list(made.values())
         rough = [roughen(mesh, roughness, seed=seed) for mesh in parts]
         return io.NodeOutput(mesh_to_link(parts), mesh_to_link(rough))
 

@@ -11,10 +11,10 @@ from ..core.pipelines.rig_character import (
     rig_character,
     write_rigged,
 )
-from .assets import PREFIX_TOOLTIP, saved_output
+from .assets import PREFIX_TOOLTIP, file_outputs, saved_output
 from .characters import CATEGORY
 from .host import io, make_progress, make_schema, save_path, workflow_metadata
-from .sockets import FileSocket, MeshSocket, mesh_input
+from .sockets import MeshSocket, mesh_input
 from .sockets_mesh import mesh_to_link, meshes_from_link
 from .widgets import choice
 
@@ -100,13 +100,7 @@ class SaveCharacter(io.ComfyNode):
                     "filename_prefix", default="3d/Lift3D_character", tooltip=PREFIX_TOOLTIP
                 ),
             ],
-            outputs=[
-                FileSocket.Output("model_3d", tooltip="The written file."),
-                io.String.Output(
-                    "path",
-                    tooltip="Its path below the output folder; connect it to 'Preview 3D'.",
-                ),
-            ],
+            outputs=file_outputs(),
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
 

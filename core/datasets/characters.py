@@ -19,16 +19,26 @@ from torch import Tensor
 from ..geometry.components import drop_small_components
 from ..geometry.isosurface import extract_isosurface
 from ..mesh import Mesh
+from ..progress import Progress, ProgressCallback, ignore_progress
 from .character_style import CharacterJoints, CharacterStyle, Place, draw_style, place_joints
 from .materials import Color, tint
-from .solid_fields import above, below, cut, ellipsoid, flattened, round_cone, union
+from .solid_fields import (
+    above,
+    below,
+    cut,
+    ellipsoid,
+    flattened,
+    hollow_cone,
+    left_half,
+    round_cone,
+    union,
+)
 
 CharacterPart = Literal["body", "clothes", "hair"]
 CHARACTER_PARTS: tuple[CharacterPart, ...] = ("body", "clothes", "hair")
 LOWER = (-0.7, -1.05, -0.5)
 UPPER = (0.7, 1.05, 0.5)
-GAP = 0.008
-"""Between the layers."""
+GAP = 0.008  # between the layers
 CHUNK = 1 << 17
 BLOCK = 5  # fine cells per coarse one
 CRUMB = 0.004
@@ -107,7 +117,7 @@ class ProceduralCharacter:
     # -- shapes ------------------------------------------------------------------------------
 
     def _body(self, points: Tensor) -> Tensor:
-        j, w, folded = self.joints, self.style.width, _mirrored(points)
+        j, w, folded = self.joints, self.style.width, left_half(points)
         trunk = CHEST_DEPTH * union(
             [
                 round_cone(flattened(points, CHEST_DEPTH), j.hips, j.spine, 0.135 * w, 0.115 * w),
@@ -141,7 +151,7 @@ class ProceduralCharacter:
 
     def _top(self, points: Tensor) -> Tensor:
         j, w, t = self.joints, self.style.width, self.style.thickness
-        flat, folded = flattened(points, CHEST_DEPTH), _mirrored(points)
+        flat, folded = flattened(points, CHEST_DEPTH), left_half(points)
         trunk = CHEST_DEPTH * union(
             [
                 round_cone(flat, j.hips, j.spine, 0.14 * w, 0.118 * w),
@@ -165,8 +175,8 @@ class ProceduralCharacter:
         j, w, t = self.joints, self.style.width, self.style.thickness
         if self.style.lower in ("skirt", "long_skirt"):
             hem = -0.36 if self.style.lower == "skirt" else -0.75
-            return _skirt(points, 0.06, hem, 0.13 * w + t, self.style.flare, t)
-        folded = _mirrored(points)
+            return hollow_cone(points, 0.06, hem, 0.13 * w + t, self.style.flare, t)
+        folded = left_half(points)
         hem = -0.38 if self.style.lower == "shorts" else -0.86
         legs = union(
             [
@@ -187,7 +197,7 @@ class ProceduralCharacter:
         fringe_end = self._on_face(0.07, 0.035)
         fringe = union(
             [
-                round_cone(_mirrored(points), (0.03, cy + ay, 0.08), fringe_end, 0.05, 0.022),
+                round_cone(left_half(points), (0.03, cy + ay, 0.08), fringe_end, 0.05, 0.022),
                 round_cone(points, (0.0, cy + ay, 0.08), self._on_face(0.0, 0.05), 0.05, 0.02),
             ],
             0.02,
@@ -198,7 +208,7 @@ class ProceduralCharacter:
     def _tresses(self, points: Tensor) -> list[Tensor]:
         ax, ay, az = self._head_axes
         cy, end = HEAD_CENTRE_Y, 0.45 - self.style.hair_length
-        back, folded = (0.0, cy + 0.02, -az), _mirrored(points)
+        back, folded = (0.0, cy + 0.02, -az), left_half(points)
         if self.style.hair == "short":
             return []
         if self.style.hair == "ponytail":
@@ -249,7 +259,7 @@ class ProceduralCharacter:
     # -- colours -----------------------------------------------------------------------------
 
     def _body_colors(self, points: Tensor) -> Tensor:
-        style, folded = self.style, _mirrored(points)
+        style, folded = self.style, left_half(points)
         colors = _plain(points, style.skin)
         on_front = points[:, 2] > 0.4 * self._head_axes[2]
         spots = [
@@ -302,22 +312,29 @@ def make_character(seed: int) -> ProceduralCharacter:
 
 @torch.no_grad()
 def character_meshes(
-    character: ProceduralCharacter, *, cell: float = 0.014
+    character: ProceduralCharacter,
+    *,
+    cell: float = 0.014,
+    on_progress: ProgressCallback = ignore_progress,
 ) -> dict[CharacterPart, Mesh]:
     """Closed, manifold, coloured mesh of each layer, from the inside out.
 
     Args:
         character: see `make_character`.
         cell: spacing of the samples; the clothes' fabric is about three of the default cells.
+        on_progress: called after the sampling and after each layer; may raise to interrupt.
     """
     if not 0.005 <= cell <= 0.03:
         raise ValueError(f"cell must lie within 0.005..0.03 world units, got {cell}.")
     layers = _sample_layers(character, cell)
+    stages = 1 + len(CHARACTER_PARTS)
+    on_progress(Progress(1, stages, "shapes sampled"))
     meshes = {}
-    for part in CHARACTER_PARTS:
+    for done, part in enumerate(CHARACTER_PARTS, start=2):
         vertices, faces = extract_isosurface(layers[part], LOWER, UPPER)
         mesh = drop_small_components(Mesh(vertices, faces, name=part), min_area_fraction=CRUMB)
         meshes[part] = replace(mesh, vertex_colors=_part_colors(character, part, mesh.vertices))
+        on_progress(Progress(done, stages, f"made the {part}"))
     return meshes
 
 
@@ -364,23 +381,6 @@ def _part_colors(character: ProceduralCharacter, part: str, points: Tensor) -> T
     )
     labels = torch.full((len(points),), int(label))
     return character.colors(points, labels)
-
-
-def _skirt(
-    points: Tensor, top: float, hem: float, top_radius: float, hem_radius: float, thickness: float
-) -> Tensor:
-    """Hollow cone round the Y axis, open below."""
-    share = ((top - points[:, 1]) / (top - hem)).clamp(0, 1)
-    radius = top_radius + share * (hem_radius - top_radius)
-    slope = (hem_radius - top_radius) / (top - hem)
-    off = (points[:, [0, 2]].norm(dim=1) - radius) / math.sqrt(1 + slope**2)
-    shell = (off + thickness / 2).abs() - thickness / 2
-    return torch.maximum(torch.maximum(shell, below(points, top)), above(points, hem))
-
-
-def _mirrored(points: Tensor) -> Tensor:
-    """Points moved to the left half (+X)."""
-    return torch.cat([points[:, :1].abs(), points[:, 1:]], dim=1)
 
 
 def _plain(points: Tensor, color: Color) -> Tensor:

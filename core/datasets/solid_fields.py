@@ -6,6 +6,7 @@ so that they can be cut, blended and thickened.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -81,3 +82,25 @@ def above(points: Float[Tensor, "point 3"], height: float) -> Float[Tensor, " po
 def below(points: Float[Tensor, "point 3"], height: float) -> Float[Tensor, " point"]:
     """Distance of the half-space below a height."""
     return points[:, 1] - height
+
+
+def hollow_cone(
+    points: Float[Tensor, "point 3"],
+    top: float,
+    hem: float,
+    top_radius: float,
+    hem_radius: float,
+    thickness: float,
+) -> Float[Tensor, " point"]:
+    """Distance of a shell round the Y axis between two heights, open above and below."""
+    share = ((top - points[:, 1]) / (top - hem)).clamp(0, 1)
+    radius = top_radius + share * (hem_radius - top_radius)
+    slope = (hem_radius - top_radius) / (top - hem)
+    off = (points[:, [0, 2]].norm(dim=1) - radius) / math.sqrt(1 + slope**2)
+    shell = (off + thickness / 2).abs() - thickness / 2
+    return torch.maximum(torch.maximum(shell, below(points, top)), above(points, hem))
+
+
+def left_half(points: Float[Tensor, "point 3"]) -> Float[Tensor, "point 3"]:
+    """Points mirrored to the subject's left (+X): what is said of them holds for both sides."""
+    return torch.cat([points[:, :1].abs(), points[:, 1:]], dim=1)

@@ -19,8 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..camera import Camera, ViewRig
-from ..geometry.transforms import pixel_rays
-from .volume import VolumeParams, sample_rays
+from .volume import VolumeParams, chunked_rays, sample_rays
 
 SemanticDensityField = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 """Points [point, 3] to density [point], colour [point, 3], class probabilities [point, label]."""
@@ -149,15 +148,9 @@ def _render_view(
     params: VolumeParams,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    origins, directions = (
-        rays.reshape(-1, 3) for rays in pixel_rays(camera, width=width, height=height)
-    )
-    rays_per_chunk = max(params.max_points // params.num_samples, 1)
     parts = [
-        _render_rays(field, starts, ways, camera, kept, form, params, generator)
-        for starts, ways in zip(
-            origins.split(rays_per_chunk), directions.split(rays_per_chunk), strict=True
-        )
+        _render_rays(field, origins, directions, camera, kept, form, params, generator)
+        for origins, directions in chunked_rays(camera, width, height, params)
     ]
     rgb = torch.cat([part.rgb for part in parts])
     alpha = torch.cat([part.alpha for part in parts])

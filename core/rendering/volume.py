@@ -75,8 +75,6 @@ def render_density(
     Reference: Mildenhall et al. 2020, "NeRF", Eq. 2-3 (stratified samples, alpha compositing).
     """
     params = params or VolumeParams()
-    if width < 1 or height < 1:
-        raise ValueError(f"Images need at least one pixel, got width={width}, height={height}.")
     generator = torch.Generator().manual_seed(params.seed)
     views = [_render_view(field, camera, width, height, params, generator) for camera in rig]
     rgb, alpha, depth = (torch.stack(images) for images in zip(*views, strict=True))
@@ -91,23 +89,32 @@ def _render_view(
     params: VolumeParams,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    origins, directions = (
-        rays.reshape(-1, 3) for rays in pixel_rays(camera, width=width, height=height)
-    )
-    forward = -camera.camera_to_world[:3, 2]
-    rays_per_chunk = max(params.max_points // params.num_samples, 1)
+    rays = chunked_rays(camera, width, height, params)
     chunks = [
-        _render_rays(field, starts, ways, camera, params, generator)
-        for starts, ways in zip(
-            origins.split(rays_per_chunk), directions.split(rays_per_chunk), strict=True
-        )
+        _render_rays(field, origins, directions, camera, params, generator)
+        for origins, directions in rays
     ]
+    directions = torch.cat([ways for _, ways in rays])
+    forward = -camera.camera_to_world[:3, 2]
     color_sum, alpha, distance_sum = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     rgb = color_sum + (1 - alpha)[:, None] * color_sum.new_tensor(params.background)
     seen = alpha > 1e-6
     distance = torch.where(seen, distance_sum / torch.where(seen, alpha, 1.0), 0.0)
     depth = distance * (directions @ forward)  # distance along the ray to camera z
     return rgb.reshape(height, width, 3), alpha.reshape(height, width), depth.reshape(height, width)
+
+
+def chunked_rays(
+    camera: Camera, width: int, height: int, params: VolumeParams
+) -> list[tuple[Float[Tensor, "ray 3"], Float[Tensor, "ray 3"]]]:
+    """Origins and directions of all pixels, row by row, in chunks of at most ``max_points``."""
+    if width < 1 or height < 1:
+        raise ValueError(f"Images need at least one pixel, got width={width}, height={height}.")
+    origins, directions = (
+        rays.reshape(-1, 3) for rays in pixel_rays(camera, width=width, height=height)
+    )
+    size = max(params.max_points // params.num_samples, 1)
+    return list(zip(origins.split(size), directions.split(size), strict=True))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,13 @@ from lift3d.standalone import folders
 
 
 @pytest.fixture
+def as_in_comfyui() -> Iterator[None]:
+    """ComfyUI runs all nodes under inference mode."""
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
 def out(tmp_path: Path) -> Iterator[Path]:
     with folders.use_folders(folders.RunFolders(tmp_path / "out", tmp_path / "input")):
         yield tmp_path / "out"

@@ -7,17 +7,9 @@ import torch
 from lift3d.nodes import characters
 from lift3d.nodes.sockets_mesh import mesh_to_link, meshes_from_link
 from lrm_scenes import make_lively_model, make_views
+from node_calls import outputs
 
-
-@pytest.fixture(autouse=True)
-def as_in_comfyui():
-    with torch.inference_mode():
-        yield
-
-
-def outputs(cls, **inputs):
-    defaults = {item.id: item.default for item in cls.define_schema().inputs if item.is_widget}
-    return cls.execute(**{**defaults, **inputs}).args
+pytestmark = pytest.mark.usefixtures("as_in_comfyui")
 
 
 def test_views_become_named_parts() -> None:

@@ -17,12 +17,9 @@ from lift3d.core.progress import StopEarly
 from lift3d.nodes import camera_schedule, distill, host, objective, optimize, splat_tools
 from lift3d.nodes.sockets_mesh import mesh_from_link, mesh_to_link
 from lift3d.nodes.sockets_splat import cloud_from_link, cloud_to_link
+from node_calls import outputs
 
-
-@pytest.fixture(autouse=True)
-def as_in_comfyui():
-    with torch.inference_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("as_in_comfyui")
 
 
 @pytest.fixture
@@ -34,11 +31,6 @@ def model():
 @pytest.fixture
 def splat_link(cloud: GaussianCloud):
     return cloud_to_link(cloud)
-
-
-def outputs(cls, **inputs):
-    defaults = {item.id: item.default for item in cls.define_schema().inputs if item.is_widget}
-    return cls.execute(**{**defaults, **inputs}).args
 
 
 def small_run(model, **inputs):

@@ -9,13 +9,10 @@ from lift3d.nodes import lrm, model_files, multiview
 from lift3d.nodes.sockets_mesh import mesh_from_link
 from lrm_scenes import write_tiny_prm
 from multiview_scenes import make_tiny_zero123plus
+from node_calls import outputs
 from tiny_models import make_tiny_unet, seeded
 
-
-@pytest.fixture(autouse=True)
-def as_in_comfyui():
-    with torch.inference_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("as_in_comfyui")
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +32,6 @@ def models(tmp_path_factory):
 def in_models(models, monkeypatch):
     monkeypatch.chdir(models)
     return models
-
-
-def outputs(cls, **inputs):
-    defaults = {item.id: item.default for item in cls.define_schema().inputs if item.is_widget}
-    return cls.execute(**{**defaults, **inputs}).args
 
 
 def picture(side=60):

@@ -24,12 +24,9 @@ from lift3d.nodes import (
 )
 from lift3d.nodes.sockets_mesh import mesh_from_link, mesh_to_link, meshes_from_link
 from lift3d.nodes.sockets_splat import cloud_from_link, cloud_to_link
+from node_calls import outputs
 
-
-@pytest.fixture(autouse=True)
-def as_in_comfyui():
-    with torch.inference_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("as_in_comfyui")
 
 
 @pytest.fixture
@@ -40,12 +37,6 @@ def mesh_link(tetrahedron: Mesh):
 @pytest.fixture
 def splat_link(cloud):
     return cloud_to_link(cloud)
-
-
-def outputs(cls, **inputs):
-    """Run a node with the defaults of its schema for what is not given."""
-    defaults = {item.id: item.default for item in cls.define_schema().inputs if item.is_widget}
-    return cls.execute(**{**defaults, **inputs}).args
 
 
 # -- files -----------------------------------------------------------------------------------

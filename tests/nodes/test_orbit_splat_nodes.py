@@ -11,15 +11,12 @@ from lift3d.core.rendering.splats import render_splats
 from lift3d.nodes import orbit_splats, video
 from lift3d.nodes.sockets_splat import cloud_from_link
 from multiview_scenes import make_picture
+from node_calls import outputs
 from orbit_scenes import write_tiny_orbit
 
+pytestmark = pytest.mark.usefixtures("as_in_comfyui")
+
 RIG = make_orbit_rig([0.0, 90.0, 180.0, 270.0], 10.0, radius=4.5)
-
-
-@pytest.fixture(autouse=True)
-def as_in_comfyui():
-    with torch.inference_mode():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +34,6 @@ def decoder(models, monkeypatch):
     loaded, report = outputs(orbit_splats.LoadGaussianDecoder, decoder="decoder")
     assert "all keys fit" in report
     return loaded
-
-
-def outputs(cls, **inputs):
-    defaults = {item.id: item.default for item in cls.define_schema().inputs if item.is_widget}
-    return cls.execute(**{**defaults, **inputs}).args
 
 
 def test_a_picture_becomes_a_splat_without_optimisation(decoder) -> None:

@@ -9,24 +9,16 @@ from lift3d.core.geometry.repair import is_watertight
 from lift3d.core.pipelines.inspect_mesh import compare_meshes
 from lift3d.nodes import bundle, reconstruct, views
 from lift3d.nodes.sockets_mesh import mesh_from_link, mesh_to_link
+from node_calls import outputs
+
+pytestmark = pytest.mark.usefixtures("as_in_comfyui")
 
 STEPS = {"coarse_steps": 4, "fine_steps": 2}
-
-
-@pytest.fixture(autouse=True)
-def as_in_comfyui():
-    with torch.inference_mode():
-        yield
 
 
 @pytest.fixture(scope="module")
 def mushroom():
     return make_object("mushroom", 1).mesh
-
-
-def outputs(cls, **inputs):
-    defaults = {item.id: item.default for item in cls.define_schema().inputs if item.is_widget}
-    return cls.execute(**{**defaults, **inputs}).args
 
 
 def test_a_mesh_survives_its_bundle(mushroom, snapshot) -> None:

@@ -6,19 +6,11 @@ import pytest
 import torch
 from lift3d.nodes import character_views, characters, refine_character
 from lift3d.nodes.sockets_mesh import mesh_to_link, meshes_from_link
+from node_calls import outputs
+
+pytestmark = pytest.mark.usefixtures("as_in_comfyui")
 
 STEPS = {"shape_steps": 1, "detail_steps": 1}
-
-
-@pytest.fixture(autouse=True)
-def as_in_comfyui():
-    with torch.inference_mode():
-        yield
-
-
-def outputs(cls, **inputs):
-    defaults = {item.id: item.default for item in cls.define_schema().inputs if item.is_widget}
-    return cls.execute(**{**defaults, **inputs}).args
 
 
 @pytest.fixture(scope="module")

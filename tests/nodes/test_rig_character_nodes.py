@@ -5,21 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from lift3d.core.formats import read_mesh
 from lift3d.nodes import character_views, rig_character
 from lift3d.nodes.sockets_mesh import meshes_from_link
+from node_calls import outputs
 
-
-@pytest.fixture(autouse=True)
-def as_in_comfyui():
-    with torch.inference_mode():
-        yield
-
-
-def outputs(cls, **inputs):
-    defaults = {item.id: item.default for item in cls.define_schema().inputs if item.is_widget}
-    return cls.execute(**{**defaults, **inputs}).args
+pytestmark = pytest.mark.usefixtures("as_in_comfyui")
 
 
 def test_a_character_is_rigged_posed_and_saved(out: Path) -> None:

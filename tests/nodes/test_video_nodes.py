@@ -8,13 +8,10 @@ import pytest
 import torch
 from lift3d.nodes import video
 from multiview_scenes import make_picture
+from node_calls import outputs
 from orbit_scenes import write_tiny_orbit, write_tiny_sv3d
 
-
-@pytest.fixture(autouse=True)
-def as_in_comfyui():
-    with torch.inference_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("as_in_comfyui")
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +28,6 @@ def models(tmp_path_factory):
 def in_models(models, monkeypatch):
     monkeypatch.chdir(models)
     return models
-
-
-def outputs(cls, **inputs):
-    defaults = {item.id: item.default for item in cls.define_schema().inputs if item.is_widget}
-    return cls.execute(**{**defaults, **inputs}).args
 
 
 @pytest.mark.parametrize(("name", "frames"), [("sv3d_p.safetensors", 3), ("own", 4)])
