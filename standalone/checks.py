@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 MAX_WORKERS = 4  # each holds torch and the networks of its tests in memory
-WHOLE_SUITE = ("--slow", "--only-slow", "-q", "-v", "-x")
+WHOLE_SUITE = ("--slow", "--only-slow", "--durations", "-q", "-v", "-x")
+"""Arguments (up to their ``=``) that leave it the whole suite."""
 
 
 def run_tests(arguments: list[str]) -> int:
@@ -23,7 +24,7 @@ def run_tests(arguments: list[str]) -> int:
     """
     steps = [[sys.executable, "-m", "pytest", *arguments]]
     environment = dict(os.environ)
-    if all(argument in WHOLE_SUITE for argument in arguments):
+    if all(argument.split("=")[0] in WHOLE_SUITE for argument in arguments):
         workers = num_workers()
         if workers > 1:
             steps[0] += ["-n", str(workers), "--dist", "worksteal"]
