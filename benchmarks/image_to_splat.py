@@ -3,27 +3,33 @@
     python run.py bench image_to_splat [--meshes FOLDER] [--no-procedural] [--held-out 32]
 
 Rows: "fit N", Gaussians optimised from N true frames (the training-free fallback); "decoder N", a
-trained decoder on the true latents of N frames; "image, ...", an orbit model's frames of one
-picture, decoded or fitted. Decoder and orbit model are the embedded ones unless named; rows whose
-weights are missing are left out, and named. The protocol and every convention are printed above
-the table; cpu s is the time of one reconstruction without the judging.
+trained decoder on the true latents of N frames, with its name if there are several; "image, ...",
+an orbit model's frames of one picture, decoded or fitted. Decoder and orbit model are the embedded
+ones unless named; rows whose weights are missing are left out, and named. The protocol and every
+convention are printed above the table; cpu s is the time of one reconstruction without the judging;
+agreement is the PSNR of renders against the frames that the orbit model had sampled.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from lift3d.benchmarks._objects import add_object_options, chosen_objects, prepared
 from lift3d.core.camera import ViewRig, make_orbit_rig
 from lift3d.core.diffusion.embedded import embedded_path
-from lift3d.core.diffusion.gaussian_decoder_files import load_gaussian_decoder
+from lift3d.core.diffusion.gaussian_decoder_files import (
+    GaussianDecoderModel,
+    load_gaussian_decoder,
+)
+from lift3d.core.diffusion.image_codec import vae_latent_format
 from lift3d.core.diffusion.orbit_files import load_orbit_model, with_orbit_lora
 from lift3d.core.evaluation.contact_sheet import make_contact_sheet
 from lift3d.core.evaluation.mesh_metrics import Reduction
@@ -37,17 +43,30 @@ from lift3d.core.pipelines.image_to_orbit import OrbitParams, image_to_orbit
 from lift3d.core.pipelines.orbit_scores import (
     OrbitScoreParams,
     OrbitScores,
+    frame_agreement,
     score_gaussians,
     true_views,
 )
 from lift3d.core.pipelines.orbit_to_splat import OrbitSplatParams, orbit_to_splat
 from lift3d.core.pipelines.splat_to_mesh import SplatToMeshParams
 from lift3d.core.training.bundle_dataset import BundleDatasetParams, draw_training_object
+from lift3d.core.training.embedded_bundle import EMBEDDED_CATEGORIES
+from lift3d.core.training.encoded_orbits import read_vae
 
 HELD_OUT_SEED = 9_600_000
 SHOWN_VIEWS = 4
-Method = Callable[[Mesh, int], GaussianCloud]
-"""Mesh and its number -> Gaussians; only pictures of the mesh are looked at."""
+
+
+class Made(NamedTuple):
+    """A reconstruction; frames and cameras of the orbit model, if it had one."""
+
+    cloud: GaussianCloud
+    frames: torch.Tensor | None = None
+    rig: ViewRig | None = None
+
+
+Method = Callable[[Mesh, int], Made]
+"""Mesh and its number -> what is made of it; only pictures of the mesh are looked at."""
 
 
 def frames_of(truth: Mesh, rig: ViewRig, size_px: int) -> torch.Tensor:
@@ -69,76 +88,107 @@ def fit(images: torch.Tensor, rig: ViewRig, options: argparse.Namespace) -> Gaus
 
 def make_methods(options: argparse.Namespace, protocol: ViewProtocol) -> dict[str, Method]:
     """What is measured, by the name of its row."""
-    methods: dict[str, Method] = {}
-
-    def add_fit(count: int) -> None:
-        def run(truth: Mesh, index: int) -> GaussianCloud:
-            elevation = protocol.elevation_of(index)
-            rig = even_rig(count, elevation, protocol.radius, protocol.fov_y_deg)
-            return fit(frames_of(truth, rig, options.fit_px), rig, options)
-
-        methods[f"fit {count}"] = run
-
-    for count in options.frames:
-        add_fit(count)
-    decoder = options.decoder or embedded_path("gaussian_decoder")
+    methods = {} if options.no_fit else {
+        f"fit {count}": fit_method(count, options, protocol) for count in options.frames or [16]
+    }  # fmt: skip
+    decoders = find_decoders(options)
+    for name, decoder in decoders.items():
+        for count in options.frames or [decoder.facts.num_frames]:
+            methods[f"{name} {count}"] = decoder_method(decoder, count, options, protocol)
+    first = next(iter(decoders.values()), None)
     orbit = options.orbit or embedded_path("orbit")
-    if orbit is None or not Path(orbit).exists():
-        print("No orbit model: rows of images, and of decoders without its encoder, are left out.")
+    if options.no_images or orbit is None or not Path(orbit).exists():
+        print("No orbit model: rows of images are left out.")
         return methods
     model = load_orbit_model(orbit)
-    loaded = None if decoder is None else load_gaussian_decoder(decoder)
-    if loaded is None:
-        print("No Gaussian decoder: its rows are left out.")
-    else:
-        for count in options.frames:
-            methods[f"decoder {count}"] = decoder_method(model, loaded, count, protocol)
+    lora = options.lora or embedded_path("orbit/geometric.safetensors")
     models = {"": model}
-    if options.lora:
-        models[" + LoRA"] = with_orbit_lora(model, options.lora)
+    if lora is not None:
+        models[" + LoRA"] = with_orbit_lora(load_orbit_model(orbit), lora)
     for name, each in models.items():
         methods[f"image{name}, fit"] = image_method(each, None, options, protocol)
-        if loaded is not None:
-            methods[f"image{name}, decoder"] = image_method(each, loaded, options, protocol)
+        if first is not None:
+            methods[f"image{name}, decoder"] = image_method(each, first, options, protocol)
+    if options.no_fit:
+        methods = {name: run for name, run in methods.items() if "fit" not in name}
     return methods
 
 
-def decoder_method(model: Any, decoder: Any, count: int, protocol: ViewProtocol) -> Method:
-    """A decoder on true latents."""
+def find_decoders(options: argparse.Namespace) -> dict[str, GaussianDecoderModel]:
+    """Decoders by the name of their rows; the embedded one if none is named."""
+    embedded = embedded_path("gaussian_decoder")
+    folders = options.decoder or ([] if embedded is None else [embedded])
+    if not folders:
+        print("No Gaussian decoder: its rows are left out.")
+    loaded = [load_gaussian_decoder(folder) for folder in folders]
+    if len(loaded) == 1:
+        return {"decoder": loaded[0]}
+    return {f"decoder {one.name}": one for one in loaded}
 
-    def run(truth: Mesh, index: int) -> GaussianCloud:
+
+def fit_method(count: int, options: argparse.Namespace, protocol: ViewProtocol) -> Method:
+    """The training-free fallback on true frames."""
+
+    def run(truth: Mesh, index: int) -> Made:
+        elevation = protocol.elevation_of(index)
+        rig = even_rig(count, elevation, protocol.radius, protocol.fov_y_deg)
+        return Made(fit(frames_of(truth, rig, options.fit_px), rig, options))
+
+    return run
+
+
+def decoder_method(
+    decoder: GaussianDecoderModel, count: int, options: argparse.Namespace, protocol: ViewProtocol
+) -> Method:
+    """A decoder on true latents."""
+    folder = options.vae or embedded_path("bundle/vae")
+    vae = read_vae(Path(folder or "bundle/vae"))
+    latent_format = vae_latent_format(vae)
+    if latent_format != decoder.latent_format:
+        raise ValueError(
+            f"The decoder '{decoder.name}' was not trained with the latents of the autoencoder "
+            f"{folder}; name its own by --vae."
+        )
+
+    @torch.no_grad()
+    def run(truth: Mesh, index: int) -> Made:
         facts = decoder.facts
         elevation = protocol.elevation_of(index)
         rig = even_rig(count, elevation, facts.radius, facts.fov_y_deg)
         frames = frames_of(truth, rig, facts.latent_px * facts.downscale)
-        with torch.no_grad():
-            latents = model.latent_format.to_network(model.encode_picture(frames))
-        return decode_gaussians(decoder, latents, rig, frames[0])
+        encoded = vae.encode(frames.permute(0, 3, 1, 2) * 2 - 1).latent_dist.mode()
+        return Made(decode_gaussians(decoder, latent_format.to_network(encoded), rig, frames[0]))
 
     return run
 
 
 def image_method(
-    model: Any, decoder: Any, options: argparse.Namespace, protocol: ViewProtocol
+    model: Any,
+    decoder: GaussianDecoderModel | None,
+    options: argparse.Namespace,
+    protocol: ViewProtocol,
 ) -> Method:
     """One picture by an orbit model, decoded or fitted."""
 
-    def run(truth: Mesh, index: int) -> GaussianCloud:
+    def run(truth: Mesh, index: int) -> Made:
         facts = model.facts
         elevation = protocol.elevation_of(index)
         rig = even_rig(1, elevation, facts.radius, facts.fov_y_deg)
         picture = frames_of(truth, rig, facts.size_px)[0]
-        made = image_to_orbit(model, picture, OrbitParams(elevations_deg=(elevation,), seed=index))
+        params = OrbitParams(elevations_deg=(elevation,), seed=index, keep_input=False)
+        made = image_to_orbit(model, picture, params)
         if decoder is None:
-            return fit(made.images, made.rig, options)
-        return decode_gaussians(decoder, made.latents, made.rig, picture)
+            cloud = fit(made.images, made.rig, options)
+        else:
+            cloud = decode_gaussians(decoder, made.latents, made.rig, picture)
+        return Made(cloud, made.images, made.rig)
 
     return run
 
 
 def held_out_objects(count: int) -> dict[str, Mesh]:
-    """Procedural objects that no shipped configuration trains on."""
-    params = BundleDatasetParams(count=max(count, 1), seed=HELD_OUT_SEED)
+    """Procedural objects of the embedded kinds that no shipped configuration trains on."""
+    params = BundleDatasetParams(max(count, 1), EMBEDDED_CATEGORIES, seed=HELD_OUT_SEED)
     made = [draw_training_object(index, params) for index in range(count)]
     return {f"{one.category}-{one.seed}": prepared(one.mesh) for one in made}
 
@@ -150,10 +200,17 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--held-out", type=int, default=0, help="procedural objects never trained on"
     )
-    parser.add_argument("--frames", type=int, nargs="+", default=[16], help="such as 4 8 16")
-    parser.add_argument("--decoder", type=Path, help="folder of a decoder; else the embedded one")
+    parser.add_argument(
+        "--frames", type=int, nargs="+", help="such as 4 8 16; else what a decoder was trained with"
+    )
+    parser.add_argument(
+        "--decoder", type=Path, nargs="+", help="folders of decoders; else the embedded one"
+    )
+    parser.add_argument("--vae", type=Path, help="autoencoder of the decoders; else the embedded")
     parser.add_argument("--orbit", type=Path, help="orbit model; else the embedded one")
     parser.add_argument("--lora", type=Path, help="LoRA of geometric distillation")
+    parser.add_argument("--no-fit", action="store_true", help="leave out what is optimised")
+    parser.add_argument("--no-images", action="store_true", help="leave out the orbit model")
     parser.add_argument("--gaussians", type=int, default=8000, help="of the fit")
     parser.add_argument("--steps", type=int, default=400, help="of the fit")
     parser.add_argument("--fit-px", type=int, default=192, help="side of the frames of the fit")
@@ -218,10 +275,13 @@ def measure(
 ) -> tuple[dict[str, float], OrbitScores]:
     """One reconstruction: the numbers of its row, and its pictures."""
     begin = time.process_time()
-    cloud = method(truth, index)
+    made = method(truth, index)
     seconds = time.process_time() - begin
-    scores = score_gaussians(cloud, truth, index, rules)
-    return {**scores.columns(), "cpu s": seconds}, scores
+    scores = score_gaussians(made.cloud, truth, index, rules)
+    agreement = math.nan
+    if made.frames is not None and made.rig is not None:
+        agreement = frame_agreement(made.cloud, made.frames, made.rig)
+    return {**scores.columns(), "agreement": agreement, "cpu s": seconds}, scores
 
 
 def some_of(views: torch.Tensor) -> list[torch.Tensor]:
@@ -239,7 +299,8 @@ def write_sheet(path: Path, rows: list[tuple[str, list[torch.Tensor]]]) -> None:
 
 def line(name: str, numbers: dict[str, float]) -> str:
     """A row in Markdown."""
-    return f"| {name} | " + " | ".join(f"{value:.3f}" for value in numbers.values()) + " |"
+    cells = ["" if math.isnan(value) else f"{value:.3f}" for value in numbers.values()]
+    return f"| {name} | " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..camera import ViewRig
+from ..evaluation.image_metrics import psnr
 from ..evaluation.shape_scores import ShapeConvention, ShapeScores, score_shape
 from ..evaluation.view_scores import ViewProtocol, ViewScores, score_views
 from ..gaussian_cloud import GaussianCloud
@@ -76,6 +77,24 @@ def score_gaussians(
     true = true_views(truth, rig, size)
     shape = score_shape(splat_to_mesh(cloud, rules.mesh), truth, rules.convention)
     return OrbitScores(score_views(drawn, true, rules.protocol.average), shape, drawn, true)
+
+
+@torch.no_grad()
+def frame_agreement(
+    cloud: GaussianCloud, frames: Float[Tensor, "frame height width 3"], rig: ViewRig
+) -> float:
+    """How well frames agree in 3D: PSNR in dB of renders of the Gaussians made of them.
+
+    Args:
+        cloud: Gaussians made of the frames.
+        frames: as they were sampled, on white.
+        rig: their cameras.
+
+    Reference: Tao et al. 2025, "GSV3D", Sec. 3.4.2, measures what its stage two improves.
+    """
+    height, width = (int(side) for side in frames.shape[1:3])
+    drawn = render_splats(cloud, rig, width=width, height=height, with_normals=False)
+    return psnr(drawn.rgb.clamp(0, 1), frames)
 
 
 def novel_views(protocol: ViewProtocol, index: int) -> ViewRig:

@@ -78,6 +78,24 @@ def make_params(kind: type[Params], values: Mapping[str, Any]) -> Params:
     return _dataclass(kind, values, None, "")
 
 
+def settings_as_json(value: Any) -> Any:
+    """Settings as plain values; paths inside the pack are written as in a configuration.
+
+    Args:
+        value: a dataclass, or what is inside one.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return settings_as_json(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {key: settings_as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [settings_as_json(item) for item in value]
+    if isinstance(value, Path):
+        inside = value.is_absolute() and value.is_relative_to(PACK_FOLDER)
+        return f"${{pack}}/{value.relative_to(PACK_FOLDER).as_posix()}" if inside else str(value)
+    return value
+
+
 def _require_assignments(settings: Sequence[str]) -> None:
     bad = [text for text in settings if "=" not in text or text.startswith("=")]
     if bad:

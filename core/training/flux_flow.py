@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -33,7 +33,7 @@ from ..formats.png import write_png
 from ..pipelines.bundle_prompt import BUNDLE_PREFIX, BundlePrompt
 from ..pipelines.text_to_bundle import BundleSampleParams, sample_bundle
 from ..progress import ProgressCallback
-from .config import PACK_FOLDER
+from .config import settings_as_json
 from .dataset import DatasetParams, open_dataset
 from .encoded_bundles import EncodedBundles, encode_bundles
 from .flow_matching import LevelParams, draw_levels, noised_and_velocity
@@ -264,20 +264,8 @@ def write_card(run: FlowRun, trainer: str, loop: TrainingLoop) -> None:
         "steps": loop.step,
         "workers": run.workers.count,
         "torch": torch.__version__,
-        "settings": _plain(dataclasses.asdict(run.params)),
+        "settings": settings_as_json(run.params),
         "losses": loop.history,
     }
     with atomic_write(run.params.output / "training.json") as temporary:
         temporary.write_text(json.dumps(card, indent=1), encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """Settings as JSON; paths inside the pack are written as in a configuration."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        inside = value.is_absolute() and value.is_relative_to(PACK_FOLDER)
-        return f"${{pack}}/{value.relative_to(PACK_FOLDER).as_posix()}" if inside else str(value)
-    return value

@@ -36,6 +36,7 @@ from ..networks.gaussian_decoder import DecoderSize, GaussianDecoder, load_decod
 from ..networks.gaussian_heads import gaussians_of_pixels
 from ..progress import ProgressCallback
 from ..rendering.splats import render_splats
+from .config import settings_as_json
 from .encoded_orbits import DrawnOrbit, EncodedOrbits, encode_orbits, read_vae
 from .loop import LoopParams, Losses, TrainingLoop
 from .orbit_dataset import OrbitDatasetParams, open_orbits
@@ -258,7 +259,7 @@ def train_gs_decoder(params: GsDecoderParams, on_progress: ProgressCallback) -> 
             training={
                 "objects": training.num_trained,
                 "steps": loop.step,
-                "settings": dataclasses.asdict(params),
+                "settings": settings_as_json(params),
                 "losses": loop.history,
             },
         )  # fmt: skip

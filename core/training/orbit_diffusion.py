@@ -34,6 +34,7 @@ from ..formats.png import write_png
 from ..networks.orbit_unet import OrbitUNet
 from ..pipelines.image_to_orbit import OrbitParams, image_to_orbit
 from ..progress import ProgressCallback
+from .config import settings_as_json
 from .encoded_orbits import DrawnOrbit, EncodedOrbits, encode_orbits, read_vae
 from .flux_bundle import fit_color_directions
 from .loop import LoopParams, Losses, TrainingLoop
@@ -281,7 +282,7 @@ def save_orbit_model(training: OrbitTraining, loop: TrainingLoop) -> None:
     content["training"] = {
         "objects": training.num_trained,
         "steps": loop.step,
-        "settings": dataclasses.asdict(params),
+        "settings": settings_as_json(params),
         "losses": loop.history,
     }
     with atomic_write(params.result / FACTS_FILE) as temporary:

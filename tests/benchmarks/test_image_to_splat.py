@@ -33,18 +33,39 @@ def test_nothing_to_run_is_said(capsys) -> None:
     assert "fits no object" in capsys.readouterr().out
 
 
-def test_an_orbit_model_and_a_decoder_give_their_own_rows(tmp_path: Path, capsys) -> None:
+def test_an_orbit_model_and_a_decoder_give_their_own_rows(tmp_path: Path, monkeypatch) -> None:
     from decoder_scenes import write_tiny_decoder
     from orbit_scenes import write_tiny_orbit
 
     orbit = write_tiny_orbit(tmp_path / "orbit")
     decoder = write_tiny_decoder(tmp_path / "decoder")
-    options = image_to_splat.make_parser().parse_args(
-        [*SMALL, "--orbit", str(orbit), "--decoder", str(decoder)]
-    )
+    monkeypatch.setattr(image_to_splat, "embedded_path", lambda name: None)
+    given = ["--orbit", orbit, "--decoder", decoder, "--vae", orbit / "vae"]
+    options = image_to_splat.make_parser().parse_args([*SMALL, *map(str, given)])
     protocol = image_to_splat.rules_of(options).protocol
     methods = image_to_splat.make_methods(options, protocol)
     assert list(methods) == ["fit 4", "decoder 4", "image, fit", "image, decoder"]
     truth = next(iter(image_to_splat.chosen_objects(options).values()))
-    for name in ("decoder 4", "image, decoder"):
-        assert methods[name](truth, 0).num_gaussians > 0
+    assert methods["decoder 4"](truth, 0).cloud.num_gaussians > 0
+    made = methods["image, decoder"](truth, 0)
+    assert made.cloud.num_gaussians > 0 and len(made.frames) == len(made.rig) == 4
+
+
+def test_several_decoders_are_told_apart_and_take_the_frames_they_were_trained_with(
+    tmp_path: Path, monkeypatch
+) -> None:
+    from decoder_scenes import write_tiny_decoder
+    from orbit_scenes import write_tiny_orbit
+
+    monkeypatch.setattr(image_to_splat, "embedded_path", lambda name: None)
+    folders = [write_tiny_decoder(tmp_path / name) for name in ("one", "two")]
+    vae = write_tiny_orbit(tmp_path / "orbit") / "vae"
+    words = ["--decoder", *map(str, folders), "--vae", str(vae), "--no-fit"]
+    options = image_to_splat.make_parser().parse_args(words)
+    methods = image_to_splat.make_methods(options, image_to_splat.rules_of(options).protocol)
+    assert list(methods) == ["decoder one 4", "decoder two 4"]
+
+
+def test_held_out_objects_are_of_the_kinds_that_the_embedded_models_know() -> None:
+    kinds = {name.partition("-")[0] for name in image_to_splat.held_out_objects(12)}
+    assert kinds <= set(image_to_splat.EMBEDDED_CATEGORIES) and len(kinds) > 4

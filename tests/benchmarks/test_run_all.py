@@ -67,3 +67,11 @@ def test_the_round_trip_prints_both_rows_the_means_and_a_sheet(
     iou, normals = (float(cell) for cell in lines[2].split("|")[2:4])
     assert iou > 0.95 and normals < 10
     assert (tmp_path / "round_trip.png").stat().st_size > 1000
+
+
+def test_the_forward_pass_of_the_decoder_is_measured_at_any_size(capsys) -> None:
+    from lift3d.benchmarks import decoder_forward
+
+    assert decoder_forward.main(["--size", "tiny", "--views", "3", "--side", "16"]) == 0
+    printed = capsys.readouterr().out
+    assert "3 views of 16 x 16 to 3,072 Gaussians" in printed and "M parameters, made" in printed

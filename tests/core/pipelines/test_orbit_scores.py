@@ -11,8 +11,14 @@ from lift3d.core.evaluation.view_scores import ViewProtocol
 from lift3d.core.mesh import Mesh
 from lift3d.core.pipelines.initial_mesh import icosphere
 from lift3d.core.pipelines.initial_splats import splats_on_surface
-from lift3d.core.pipelines.orbit_scores import OrbitScoreParams, novel_views, score_gaussians
+from lift3d.core.pipelines.orbit_scores import (
+    OrbitScoreParams,
+    frame_agreement,
+    novel_views,
+    score_gaussians,
+)
 from lift3d.core.pipelines.splat_to_mesh import SplatToMeshParams
+from lift3d.core.rendering.splats import render_splats
 
 PARAMS = OrbitScoreParams(
     ViewProtocol(num_views=4, size_px=48),
@@ -46,6 +52,15 @@ def test_the_input_is_no_novel_view() -> None:
     rig, protocol = novel_views(PARAMS.protocol, 5), PARAMS.protocol
     assert len(rig) == 3
     torch.testing.assert_close(rig[0].position, protocol.rig(5)[1].position)
+
+
+def test_frames_of_one_object_agree_and_a_frame_that_is_shifted_does_not() -> None:
+    rig = PARAMS.protocol.rig(0)
+    cloud = splats_on_surface(ball(0.9), 600, seed=0)
+    frames = render_splats(cloud, rig, width=48, height=48).rgb.clamp(0, 1)
+    shifted = torch.cat([frames[:1].roll(6, dims=2), frames[1:]])
+    assert frame_agreement(cloud, frames, rig) > 60
+    assert 5 < frame_agreement(cloud, shifted, rig) < 40
 
 
 def test_gaussians_that_show_nothing_are_refused() -> None:

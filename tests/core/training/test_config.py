@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from lift3d.core.training.config import PACK_FOLDER, ConfigError, read_config
+from lift3d.core.training.config import PACK_FOLDER, ConfigError, read_config, settings_as_json
 
 
 @dataclass(frozen=True)
@@ -126,3 +127,9 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00folder")
     with pytest.raises(ConfigError, match="mine.yaml"):
         read_config(Outer, path)
+
+
+def test_settings_are_told_without_the_place_of_the_pack() -> None:
+    told = settings_as_json(Outer(folder=PACK_FOLDER / "models" / "one"))
+    assert told["folder"] == "${pack}/models/one"
+    assert json.loads(json.dumps(told)) == told
