@@ -11,14 +11,14 @@ In both, dx/dsigma = (x - x0_predicted) / sigma, so that samplers need not know 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 Family = Literal["variance_preserving", "rectified_flow"]
-BetaSpacing = Literal["scaled_linear", "linear"]
+BetaSpacing = Literal["scaled_linear", "linear", "squaredcos_cap_v2"]
 
 NUM_TRAIN_STEPS = 1000
 FLUX_SHIFT = 3.0
@@ -137,7 +137,8 @@ def make_alphas_cumprod(
 ) -> Float[Tensor, " timestep"]:
     """The schedule of Stable Diffusion: betas even in their square roots ("scaled_linear").
 
-    With "linear" they are even themselves, as in Zero123++.
+    With "linear" they are even themselves, as in Zero123++; "squaredcos_cap_v2" is the cosine
+    schedule of unCLIP, whose betas follow from the number of steps alone.
 
     Raises:
         ValueError: betas that do not rise within 0..1, or an unknown spacing.
@@ -147,13 +148,22 @@ def make_alphas_cumprod(
             "Need num_train_steps >= 1 and 0 < beta_start <= beta_end < 1, got "
             f"{num_train_steps}, {beta_start}, {beta_end}."
         )
-    if spacing not in ("scaled_linear", "linear"):
-        raise ValueError(f"spacing must be scaled_linear or linear, got {spacing!r}.")
+    if spacing not in get_args(BetaSpacing):
+        raise ValueError(f"spacing must be one of {get_args(BetaSpacing)}, got {spacing!r}.")
+    if spacing == "squaredcos_cap_v2":
+        return _cosine_alphas_cumprod(num_train_steps)
     power = 2 if spacing == "scaled_linear" else 1
     even = torch.linspace(
         beta_start ** (1 / power), beta_end ** (1 / power), num_train_steps, dtype=torch.float64
     )
     return torch.cumprod(1 - even**power, dim=0)
+
+
+def _cosine_alphas_cumprod(num_train_steps: int) -> Float[Tensor, " timestep"]:
+    """The cosine schedule; no beta is larger than 0.999 (Nichol and Dhariwal 2021, Eq. 17)."""
+    edges = torch.arange(num_train_steps + 1, dtype=torch.float64) / num_train_steps
+    curve = torch.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2
+    return torch.cumprod((curve[1:] / curve[:-1]).clamp(min=0.001), dim=0)
 
 
 def make_trailing_timesteps(
