@@ -2,9 +2,11 @@
 
 A pass over the reference ("write") keeps what enters each self-attention; in the pass over the
 noisy latents ("read") every self-attention also looks at what was kept for the same layer. No
-weights are added, so published UNets keep their layout.
+weights are added, so published UNets keep their layout. Both passes go through one UNet
+(Zero123++), or the first through a UNet of its own (a "reference net") with the same layers.
 
-Reference: Zhang 2023, "reference-only" control; Shi et al. 2023, "Zero123++", Sec. 2.3.
+Reference: Zhang 2023, "reference-only" control; Shi et al. 2023, "Zero123++", Sec. 2.3; Hu et al.
+2024, "Animate Anyone", Sec. 3.2.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from .attention import attend
 
@@ -92,11 +94,38 @@ class ReferenceAttention:
         return stored
 
 
-def add_reference_attention(unet: Any) -> ReferenceBank:
-    """Let all self-attentions of a diffusers UNet take part; the UNet is changed in place."""
+class ReferenceTail(nn.Module):
+    """What is left of the last transformer block of a network that is only looked at.
+
+    The block keeps its layer norm, whose output is stored; the rest would change nothing that is
+    seen, and published reference nets lack its weights.
+    """
+
+    def __init__(self, norm1: nn.Module, name: str, bank: ReferenceBank):
+        super().__init__()
+        self.norm1 = norm1
+        self.name = name
+        self.bank = bank
+
+    def forward(
+        self, hidden_states: Float[Tensor, "batch token dim"], *args: Any, **settings: Any
+    ) -> Float[Tensor, "batch token dim"]:
+        """The tokens as they came; further arguments of diffusers' blocks are not used."""
+        if self.bank.current == "write":
+            self.bank.features[self.name] = self.norm1(hidden_states)
+        return hidden_states
+
+
+def add_reference_attention(unet: Any, bank: ReferenceBank | None = None) -> ReferenceBank:
+    """Let all self-attentions of a diffusers UNet take part; the UNet is changed in place.
+
+    Args:
+        unet: of diffusers.
+        bank: shared with another UNet; None makes one.
+    """
     from diffusers.models.attention_processor import AttnProcessor2_0
 
-    bank = ReferenceBank()
+    bank = ReferenceBank() if bank is None else bank
     processors = {
         name: ReferenceAttention(name, bank)
         if name.endswith(SELF_ATTENTION)
@@ -107,3 +136,27 @@ def add_reference_attention(unet: Any) -> ReferenceBank:
         raise ValueError("This UNet has no self-attention that could look at a reference.")
     unet.set_attn_processor(processors)
     return bank
+
+
+def cut_tail(unet: Any, bank: ReferenceBank) -> None:
+    """Make a diffusers UNet a reference net: nothing behind its last stored tokens; in place.
+
+    Raises:
+        ValueError: its last block has no self-attention.
+    """
+    last = len(unet.up_blocks) - 1
+    block = unet.up_blocks[last]
+    layers = getattr(block, "attentions", None)
+    if not layers:
+        raise ValueError(
+            f"The last block of this UNet ({type(block).__name__}) has no attention, "
+            "so it cannot be a reference net."
+        )
+    blocks = layers[-1].transformer_blocks
+    index = len(blocks) - 1
+    name = (
+        f"up_blocks.{last}.attentions.{len(layers) - 1}.transformer_blocks.{index}.{SELF_ATTENTION}"
+    )
+    blocks[index] = ReferenceTail(blocks[index].norm1, name, bank)
+    layers[-1].proj_out = nn.Identity()
+    unet.conv_norm_out, unet.conv_out = None, nn.Identity()
