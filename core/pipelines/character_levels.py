@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..camera import ViewRig, make_stdgen_rig
+from ..diffusion.character_views_model import LEVELS
 from ..geometry.normals import vertex_normals
 from ..geometry.smoothing import laplacian_smooth
 from ..mesh import Mesh
@@ -25,8 +26,6 @@ from ..rendering.mesh import render_mesh
 from .merge_parts import merge_parts
 from .render_views import ViewImages, ViewsParams, render_mesh_views
 
-LEVELS = ("whole", "without_hair", "body")
-"""Level 0, 1 and 2 of StdGEN."""
 _LEFT_OUT: dict[str, tuple[str, ...]] = {
     "whole": (),
     "without_hair": ("hair",),
