@@ -22,11 +22,14 @@ LOGGER = logging.getLogger(__name__)
 
 WIDTH_PX, HEIGHT_PX = 640, 1024
 VIEW_WIDTH_PX = 576
+EMPTY_BELOW, FULL_ABOVE = 0.1, 0.9
+"""Coverage that soft mattes leave on the background, and that they lack inside."""
 MARGIN = 1.2
 LEAST_ALPHA = 0.1
 LEAST_TALLNESS = 1.25
 """A whole character in A-pose is at least this many times as high as wide."""
 TOUCH_SHARE = 0.05
+WHITE_ABOVE = 0.9
 LARGEST_PAD = 2.0
 
 
@@ -57,7 +60,7 @@ def frame_character(
 
     Args:
         picture: sRGB.
-        mask: coverage of the character, 0..1.
+        mask: coverage of the character, 0..1; what is nearly empty or nearly full counts as such.
         pad_below: room to leave below, as a share of the character's height, for legs that an
             outpainting shall add.
 
@@ -75,6 +78,7 @@ def frame_character(
             "The mask covers the whole picture: there is no background. Cut the character out "
             "first (Prepare Image)."
         )
+    mask = clean_matte(mask)
     rows, columns = (mask > 0).any(dim=1).nonzero()[:, 0], (mask > 0).any(dim=0).nonzero()[:, 0]
     if not len(rows):
         raise ValueError("The mask is empty: there is no character in the picture.")
@@ -126,17 +130,66 @@ def _cut_off(mask: Tensor, rows: Tensor, columns: Tensor) -> tuple[str, ...]:
     return tuple(found)
 
 
-def crop_to_views(
-    image: Float[Tensor, "height width 3"],
-) -> Float[Tensor, "view_height view_width 3"]:
-    """The portrait as the multi-view model takes it: the middle 576 of 640 columns.
+def clean_matte(mask: Float[Tensor, "height width"]) -> Float[Tensor, "height width"]:
+    """A matte without the traces that background removal leaves, as in the released program."""
+    return torch.where(mask < EMPTY_BELOW, 0.0, torch.where(mask > FULL_ABOVE, 1.0, mask))
+
+
+def fit_portrait(
+    image: Float[Tensor, "height width 3"], height_px: int = HEIGHT_PX
+) -> Float[Tensor, "{height_px} new_width 3"]:
+    """A portrait of 5 : 8 at another size.
 
     Raises:
-        ValueError: the picture is no portrait of 640 x 1024 pixels.
+        ValueError: the picture has other proportions.
     """
-    require_shape("image", image, HEIGHT_PX, WIDTH_PX, 3)
-    side = (WIDTH_PX - VIEW_WIDTH_PX) // 2
-    return image[:, side : side + VIEW_WIDTH_PX]
+    require_shape("image", image, None, None, 3)
+    height, width = image.shape[:2]
+    if abs(width * HEIGHT_PX - height * WIDTH_PX) > HEIGHT_PX:
+        raise ValueError(
+            f"The picture must be a portrait of 5 : 8 such as {WIDTH_PX} x {HEIGHT_PX} pixels, got "
+            f"{width} x {height}; Frame Character makes it so."
+        )
+    return _resize(image, height_px, height_px * WIDTH_PX // HEIGHT_PX)
+
+
+def fit_view(
+    image: Float[Tensor, "height width 3"], height_px: int = HEIGHT_PX
+) -> Float[Tensor, "{height_px} view_width 3"]:
+    """A picture as the multi-view model takes it: scaled to the height, the middle 9 : 16 kept.
+
+    A portrait of 640 x 1024 pixels loses 32 columns on each side; narrower ones gain white.
+
+    Raises:
+        ValueError: the picture is wider than high.
+    """
+    require_shape("image", image, None, None, 3)
+    height, width = image.shape[:2]
+    if width > height:
+        raise ValueError(
+            f"The picture must not be wider than high, got {width} x {height} pixels; Frame "
+            "Character makes a portrait of it."
+        )
+    scaled = _resize(image, height_px, max(round(width * height_px / height), 1))
+    view_width = height_px * VIEW_WIDTH_PX // HEIGHT_PX
+    left = (view_width - scaled.shape[1]) // 2  # negative: columns are cut off
+    right = view_width - scaled.shape[1] - left
+    lost = scaled[:, : max(-left, 0)], scaled[:, scaled.shape[1] - max(-right, 0) :]
+    if any(bool((part < WHITE_ABOVE).any()) for part in lost):
+        LOGGER.warning(
+            "The character is wider than the %d columns of a view; its sides are cut off.",
+            view_width,
+        )
+    return torch.nn.functional.pad(scaled, (0, 0, left, right), value=1.0)
+
+
+def _resize(image: Tensor, height: int, width: int) -> Tensor:
+    if tuple(image.shape[:2]) == (height, width):
+        return image.float()
+    pixels = torch.nn.functional.interpolate(
+        image.float().permute(2, 0, 1)[None], (height, width), mode="bicubic", antialias=True
+    )
+    return pixels[0].permute(1, 2, 0).clamp(0, 1)
 
 
 def pad_to_square(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from lift3d.core.pipelines.character_framing import (
-    crop_to_views,
+    clean_matte,
+    fit_portrait,
+    fit_view,
     frame_character,
     pad_to_square,
     place_on_canvas,
@@ -76,7 +78,7 @@ def test_wide_characters_stay_whole():
 
 def test_views_lose_and_gain_the_published_columns():
     image = torch.arange(640.0).expand(1024, 640)[..., None].expand(1024, 640, 3)
-    cropped = crop_to_views(image)
+    cropped = fit_view(image)
     assert cropped.shape == (1024, 576, 3) and float(cropped[0, 0, 0]) == 32
     square = pad_to_square(torch.zeros(6, 1024, 576, 3))
     assert square.shape == (6, 1024, 1024, 3)
@@ -92,5 +94,29 @@ def test_empty_and_full_masks_and_wrong_sizes_are_refused(unchecked_shapes):
         frame_character(picture, torch.ones_like(mask))
     with pytest.raises(ValueError, match="pad_below"):
         frame_character(picture, mask, pad_below=-1.0)
-    with pytest.raises(ValueError, match=r"image must have shape \[1024, 640, 3\]"):
-        crop_to_views(picture)
+    with pytest.raises(ValueError, match="portrait of 5 : 8.* got 80 x 120"):
+        fit_portrait(picture)
+    with pytest.raises(ValueError, match="wider than high, got 120 x 80"):
+        fit_view(picture.transpose(0, 1))
+
+
+def test_traces_of_soft_mattes_do_not_count():
+    picture, mask = scene()
+    soft = 0.05 + 0.9 * mask  # 0.05 outside, 0.95 inside
+    assert torch.equal(clean_matte(soft), mask)
+    assert torch.equal(frame_character(picture, soft).mask, frame_character(picture, mask).mask)
+    half = torch.tensor([[0.0999, 0.1, 0.5, 0.9, 0.9001]])
+    assert clean_matte(half)[0].tolist() == pytest.approx([0.0, 0.1, 0.5, 0.9, 1.0])
+
+
+def test_portraits_and_views_have_the_proportions_of_the_published_sizes(caplog):
+    portrait = torch.rand(256, 160, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(fit_portrait(portrait, 256), portrait)
+    assert fit_portrait(portrait, 512).shape == (512, 320, 3)
+    narrow = torch.zeros(128, 40, 3)
+    view = fit_view(narrow, 128)
+    assert view.shape == (128, 72, 3)
+    assert float(view[:, :16].min()) == 1 and float(view[:, 16:56].max()) == 0
+    assert not caplog.records
+    assert torch.equal(fit_view(portrait, 256), portrait[:, 8:152])
+    assert "sides are cut off" in caplog.text
