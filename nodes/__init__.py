@@ -17,6 +17,7 @@ class Lift3DExtension(ComfyExtension):
             bundle,
             camera_schedule,
             cameras,
+            character_generation,
             character_views,
             characters,
             convert,
@@ -45,8 +46,8 @@ class Lift3DExtension(ComfyExtension):
         register_model_folder()
         themes = (
             assets, diffusion, bundle, generate, edit_bundle, native, multiview, video,
-            orbit_splats, lrm, characters, character_views, refine_character, rig_character,
-            reconstruct, texture, cameras, views, distill, objective, camera_schedule, optimize,
-            splats, splat_tools, inspect, convert, health,
+            orbit_splats, lrm, character_generation, characters, character_views, refine_character,
+            rig_character, reconstruct, texture, cameras, views, distill, objective,
+            camera_schedule, optimize, splats, splat_tools, inspect, convert, health,
         )  # fmt: skip
         return [node for theme in themes for node in theme.NODES]
