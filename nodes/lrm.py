@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..core.networks.lrm import LargeReconstructionModel
@@ -45,9 +46,15 @@ from .sockets import (
 from .sockets_mesh import mesh_from_link, mesh_to_link
 
 LrmSocket = io.Custom("LIFT3D_LRM")
-PUBLISHED_CHECKPOINT = "final_ckpt.ckpt"
 CHECKPOINT_LINK = "https://huggingface.co/LTT/PRM/resolve/main/final_ckpt.ckpt"
+SLRM_LINK = "https://huggingface.co/hyz317/StdGEN/resolve/main/StdGEN-mesh-slrm.pth"
+PUBLISHED_CHECKPOINTS = {"final_ckpt.ckpt": CHECKPOINT_LINK, "StdGEN-mesh-slrm.pth": SLRM_LINK}
 AUTO = "auto"
+
+
+def find_checkpoint(name: str) -> Path:
+    """Path of a checkpoint named on a node; ValueError with its link where it is missing."""
+    return resolve_weights(name, PUBLISHED_CHECKPOINTS.get(name, CHECKPOINT_LINK))
 
 
 class LoadLrm(io.ComfyNode):
@@ -67,9 +74,9 @@ class LoadLrm(io.ComfyNode):
                 model_input(
                     "checkpoint",
                     weight_files(),
-                    [PUBLISHED_CHECKPOINT],
+                    list(PUBLISHED_CHECKPOINTS),
                     tooltip="A .ckpt, .pth or .safetensors file in models/lift3d; Kiss3DGen's is "
-                    f"{CHECKPOINT_LINK}.",
+                    f"{CHECKPOINT_LINK}, StdGEN's {SLRM_LINK}.",
                 ),
                 io.Combo.Input(
                     "size",
@@ -99,7 +106,7 @@ class LoadLrm(io.ComfyNode):
         """A missing file is named with the place and the link, before anything runs."""
         if checkpoint is None:
             return True  # brought by a link: checked when the node runs
-        return missing_verdict(lambda: resolve_weights(checkpoint, CHECKPOINT_LINK))
+        return missing_verdict(lambda: find_checkpoint(checkpoint))
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, size: str, precision: str) -> str:
@@ -109,7 +116,7 @@ class LoadLrm(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint: str, size: str, precision: str) -> Any:
         loaded = load_lrm_checkpoint(
-            resolve_weights(checkpoint, CHECKPOINT_LINK),
+            find_checkpoint(checkpoint),
             None if size == AUTO else size,
             dtype=PRECISIONS[precision],
         )

@@ -103,13 +103,34 @@ grid: {cells: [12, 12, 12], scale: [2.1, 2.1, 2.1]}
 """Sizes of a tiny model with all parts of PRM, as a YAML file describes them."""
 
 
-def write_tiny_prm(path: Path, *, lightning: bool = True, seed: int = 0) -> Path:
-    """A random checkpoint with surfaces, and the YAML file that describes it beside it."""
+TINY_SLRM_CONFIG = """
+frame: stdgen
+image_px: 32
+encoder: {dim: 16, num_layers: 1, num_heads: 2, mlp_dim: 32, patch_px: 16, position_grid: 2}
+transformer:
+  {dim: 16, condition_dim: 16, num_layers: 1, num_heads: 2, low_res: 4, num_channels: 4}
+decoder: {plane_channels: 4, num_labels: 4}
+grid: {cells: [20, 20, 30], scale: [1.4, 1.4, 2.1]}
+label_names: [hair, skin_1, skin_2, clothes]
+"""
+"""Sizes of a tiny model with all parts of S-LRM."""
+
+
+def write_tiny_slrm(path: Path, seed: int = 8) -> Path:
+    """A random checkpoint of S-LRM, and the YAML file that describes it beside it.
+
+    With the default seed body, clothes and hair have surfaces.
+    """
     from lift3d.core.networks.lrm import read_lrm_params
 
     config = path.with_suffix(".yaml")
-    config.write_text(TINY_PRM_CONFIG, encoding="utf-8")
+    config.write_text(TINY_SLRM_CONFIG, encoding="utf-8")
     model = make_lrm(read_lrm_params(config), seed=seed)
+    torch.save(_with_lively_heads(model, seed).state_dict(), path)
+    return path
+
+
+def _with_lively_heads(model: LargeReconstructionModel, seed: int) -> LargeReconstructionModel:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.decoder.parameters():
@@ -117,6 +138,16 @@ def write_tiny_prm(path: Path, *, lightning: bool = True, seed: int = 0) -> Path
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) / 3)
         # A surface round the centre: outside far from the planes' random features.
         model.transformer.deconv.bias.normal_(generator=generator)
+    return model
+
+
+def write_tiny_prm(path: Path, *, lightning: bool = True, seed: int = 0) -> Path:
+    """A random checkpoint with surfaces, and the YAML file that describes it beside it."""
+    from lift3d.core.networks.lrm import read_lrm_params
+
+    config = path.with_suffix(".yaml")
+    config.write_text(TINY_PRM_CONFIG, encoding="utf-8")
+    model = _with_lively_heads(make_lrm(read_lrm_params(config), seed=seed), seed)
     state = dict(model.state_dict())
     if lightning:
         wrapped = {f"lrm_generator.{key}": value for key, value in state.items()}

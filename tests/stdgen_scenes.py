@@ -11,7 +11,7 @@ from multiview_scenes import VISION_PX, make_tiny_vision
 from tiny_models import TEXT_WIDTH, make_tiny_clip, make_tiny_vae, make_word_tokenizer, seeded
 
 WORDS = tuple(
-    "high quality best a rendering image of models view map color normal front front_right right "
+    "high quality best a rendering image of 3d models view map color normal front front_right right "
     "back left front_left".split()
 )
 SIZES = {

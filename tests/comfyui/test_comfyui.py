@@ -144,14 +144,18 @@ def write_models(folder: Path, comfyui: Path) -> None:
 
     import torch
     from lift3d.core.formats.png import write_png
-    from lrm_scenes import write_tiny_prm
+    from lrm_scenes import write_tiny_prm, write_tiny_slrm
     from multiview_scenes import make_picture, make_tiny_zero123plus
+    from stdgen_scenes import make_tiny_pose_model, make_tiny_views_model
     from tiny_models import make_tiny_unet
     from tiny_published import write_published
 
     own = folder / "models" / "lift3d"
     make_tiny_zero123plus(own / "zero123plus-v1.2")
     write_tiny_prm(own / "final_ckpt.ckpt")
+    write_tiny_slrm(own / "StdGEN-mesh-slrm.pth")
+    make_tiny_pose_model(own / "StdGEN-canonicalize-1024")
+    make_tiny_views_model(own / "StdGEN-multiview-1024")
     torch.save(make_tiny_unet().state_dict(), own / "flexgen.ckpt")
     (folder / "input").mkdir()
     picture = make_picture(48)

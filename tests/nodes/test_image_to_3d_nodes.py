@@ -162,6 +162,8 @@ def test_missing_weights_are_named_with_place_and_link(tmp_path, monkeypatch) ->
     verdict = str(lrm.LoadLrm.validate_inputs("final_ckpt.ckpt"))
     for part in ("final_ckpt.ckpt", "huggingface.co/LTT/PRM", "models/lift3d"):
         assert part in verdict.replace("\\", "/")
+    verdict = str(lrm.LoadLrm.validate_inputs("StdGEN-mesh-slrm.pth"))
+    assert "huggingface.co/hyz317/StdGEN" in verdict and "LTT" not in verdict
     verdict = str(multiview.LoadMultiviewModel.validate_inputs("zero123plus-v1.2", "flexgen.ckpt"))
     assert "huggingface.co/sudo-ai/zero123plus-v1.2" in verdict and "diffusers" in verdict
     with pytest.raises(ValueError, match="is not there"):
