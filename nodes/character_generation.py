@@ -35,6 +35,8 @@ PoseModelSocket = io.Custom("LIFT3D_POSE_MODEL")
 ViewsModelSocket = io.Custom("LIFT3D_CHARACTER_VIEWS")
 POSE_FOLDER = "StdGEN-canonicalize-1024"
 VIEWS_FOLDER = "StdGEN-multiview-1024"
+MARKER = "unet/config.json"
+"""By what their folders are found: not all of them have an index."""
 LARGEST_HEIGHT_PX = 2048
 LICENCE = "StdGEN's weights are for research only."
 
@@ -43,7 +45,7 @@ def folder_input(published: str) -> Any:
     """Choice of a model's folder."""
     return model_input(
         "folder",
-        diffusers_folders(),
+        diffusers_folders(MARKER),
         [published],
         tooltip=f"Folder in models/lift3d or models/diffusers with the content of {published} of "
         f"{LINK}. {LICENCE}",

@@ -30,13 +30,18 @@ def weight_files(*kinds: str) -> list[str]:
     return sorted(found)
 
 
-def diffusers_folders() -> list[str]:
-    """Model folders in diffusers layout in the folders of Lift3D and of ComfyUI's diffusers."""
+def diffusers_folders(marker: str = INDEX) -> list[str]:
+    """Model folders in diffusers layout in the folders of Lift3D and of ComfyUI's diffusers.
+
+    Args:
+        marker: file that such a folder holds, as ``unet/config.json``.
+    """
+    depth = marker.count("/")
     found = {
-        path.parent.relative_to(root).as_posix()
+        path.parents[depth].relative_to(root).as_posix()
         for root in model_folders(DIFFUSERS_KIND)
         for path in _below(root)
-        if path.name == INDEX and path.parent != root
+        if path.as_posix().endswith(f"/{marker}") and path.parents[depth] != root
     }
     return sorted(found)
 

@@ -132,6 +132,6 @@ class _GuidedPose:
 
     def _ask(self, latents: Tensor, timestep: int, half: slice) -> Tensor:
         tokens, text = self.tokens[half], self.text[half]
-        both = (value.expand(len(tokens), -1, -1, -1) for value in (latents, self.picture))
-        noisy, picture = both
+        noisy = latents.expand(len(tokens), -1, -1, -1)
+        picture = self.picture.expand(len(tokens), -1, -1, -1)
         return self.networks(noisy, timestep, tokens, picture, text)

@@ -119,6 +119,18 @@ PROMPTS = {
         ("SaveImage", {"images": ("#7", 0), "filename_prefix": "reference"}),
         ("PreviewAny", {"source": ("#5", 1)}),
     ),
+    "kept pose": prompt_of(
+        ("LoadImage", {"image": "object.png"}),
+        ("Lift3D_LoadPoseModel", {"folder": "empty-folder", "precision": "auto"}),
+        (
+            "Lift3D_CanonicalizePose",
+            {
+                "image": ("#1", 0), "pose_model": ("#2", 0), "steps": 2, "guidance": 5.0, "seed": 0,
+                "keep_pose": True, "height_px": 128, "low_memory": False,
+            },
+        ),
+        ("SaveImage", {"images": ("#3", 0), "filename_prefix": "kept_pose"}),
+    ),
     "missing weights": prompt_of(
         ("Lift3D_LoadLrm", {"checkpoint": "absent.ckpt", "size": "auto", "precision": "float32"}),
         ("PreviewAny", {"source": ("#1", 1)}),
@@ -156,6 +168,7 @@ def write_models(folder: Path, comfyui: Path) -> None:
     write_tiny_slrm(own / "StdGEN-mesh-slrm.pth")
     make_tiny_pose_model(own / "StdGEN-canonicalize-1024")
     make_tiny_views_model(own / "StdGEN-multiview-1024")
+    (own / "empty-folder").mkdir()
     torch.save(make_tiny_unet().state_dict(), own / "flexgen.ckpt")
     (folder / "input").mkdir()
     picture = make_picture(48)
@@ -240,6 +253,12 @@ def test_a_picture_becomes_a_reference_bundle(report) -> None:
     assert run["progress_steps"] > 5 and "reference_00001_.png" in files(report)
     shown = json.dumps(run["outputs"])
     assert "all keys fit" in shown and "lpips" in shown
+
+
+def test_the_model_of_a_kept_pose_is_not_loaded(report) -> None:
+    run = report["runs"]["kept pose"]
+    assert run["valid"] and run["success"], run  # loading the empty folder would fail
+    assert "kept_pose_00001_.png" in files(report)
 
 
 def test_missing_weights_are_named_before_anything_runs(report) -> None:

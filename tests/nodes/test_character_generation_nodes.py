@@ -100,6 +100,11 @@ def test_missing_weights_are_named_with_place_and_link(tmp_path, monkeypatch) ->
         assert "missing" in node.fingerprint_inputs(folder, "auto")
 
 
+def test_lists_show_folders_without_an_index_too(in_models) -> None:
+    (folder, _) = generation.LoadPoseModel.define_schema().inputs
+    assert folder.options["options"] == [generation.POSE_FOLDER, generation.VIEWS_FOLDER]
+
+
 def test_models_lie_in_main_memory_between_nodes(in_models) -> None:
     model, _ = outputs(generation.LoadPoseModel, precision="bfloat16")
     outputs(generation.CanonicalizePose, image=make_portrait()[None], pose_model=model, **SMALL)

@@ -146,6 +146,20 @@ def test_full_precision_is_preferred_to_half(copied, model):
     assert torch.equal(weight, model.networks.unet.conv_in.weight)
 
 
+def test_weights_in_several_files_are_put_together(copied, model):
+    from safetensors.torch import load_file, save_file
+
+    path = copied / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(path)
+    path.unlink()
+    keys = list(state)
+    for number, part in enumerate((keys[:50], keys[50:]), start=1):
+        name = f"diffusion_pytorch_model-0000{number}-of-00002.safetensors"
+        save_file({key: state[key] for key in part}, path.with_name(name))
+    again = load_pose_canonicalizer(copied).networks.unet.state_dict()
+    assert all(torch.equal(again[k], v) for k, v in model.networks.unet.state_dict().items())
+
+
 def test_parts_that_do_not_belong_together_are_refused(copied):
     edit_json(copied / "unet" / "config.json", cross_attention_dim=16)
     with pytest.raises(ValueError, match="does not fit"):
