@@ -78,7 +78,9 @@ def make_transformer(params: FluxBundleParams, channels: int = 16) -> Any:
     from diffusers import FluxTransformer2DModel
 
     if params.start is not None:
-        return FluxTransformer2DModel.from_pretrained(params.start).float()
+        transformer = FluxTransformer2DModel.from_pretrained(params.start).float()
+        transformer.register_to_config(_name_or_path="")  # diffusers notes where it came from
+        return transformer
     return FluxTransformer2DModel(
         in_channels=channels * PATCH**2,
         num_layers=params.double_blocks,

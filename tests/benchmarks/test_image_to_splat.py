@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from lift3d.benchmarks import image_to_splat
 
 SMALL = [
@@ -12,6 +13,7 @@ SMALL = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_states_the_protocol_and_prints_rows_means_and_a_sheet(
     tmp_path: Path, capsys, monkeypatch
 ) -> None:

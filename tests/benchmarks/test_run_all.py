@@ -52,6 +52,7 @@ def test_objects_are_procedural_unless_a_folder_is_named(tmp_path: Path) -> None
     assert float((high - low).max()) == pytest.approx(1.8, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_round_trip_prints_both_rows_the_means_and_a_sheet(
     tmp_path: Path, capsys, monkeypatch
 ) -> None:

@@ -33,6 +33,7 @@ def test_a_mesh_survives_its_bundle(mushroom, snapshot) -> None:
     assert torch.equal(image, before) and not made.vertices.requires_grad
 
 
+@pytest.mark.slow
 def test_views_of_any_rig_become_a_mesh(mushroom) -> None:
     from lift3d.nodes.cameras import MakeRig
 
@@ -49,6 +50,7 @@ def test_views_of_any_rig_become_a_mesh(mushroom) -> None:
     assert found.silhouette_iou > 0.9
 
 
+@pytest.mark.slow
 def test_a_given_mesh_is_refined_instead_of_a_hull(mushroom) -> None:
     link = mesh_to_link(mushroom)
     image, _, _ = outputs(bundle.RenderBundle, mesh=link, tile_px=96)

@@ -36,6 +36,7 @@ def test_a_character_is_drawn_in_three_levels(made, levels) -> None:
     assert float(covered[0]) > float(covered[1])
 
 
+@pytest.mark.slow
 def test_layers_are_refined_and_the_hair_is_found(made, levels, snapshot) -> None:
     pictures = {name: levels[name] for name in levels if name != "rig"}
     (mask,) = outputs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from lift3d.standalone.cli import DONE, FAILED, INVALID, main
 
 
@@ -82,6 +83,7 @@ def test_a_missing_script_exits_with_2(capsys) -> None:
     assert main(["script"]) == INVALID
 
 
+@pytest.mark.slow
 def test_the_demo_makes_meshes_gaussians_and_a_contact_sheet(tmp_path: Path, capsys) -> None:
     from lift3d.core.formats import read_mesh, read_splats
     from lift3d.core.formats.png import read_png

@@ -16,6 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 NAMES = [path.stem for path in WORKFLOWS]
 RUNNING_HERE = [name for name in NAMES if name not in NATIVE_ONLY]
+LONG_RUNS = {
+    "bundle_hand_edit", "bundle_recolour", "character_refine_only", "mesh_edit_by_text",
+    "mesh_edit_masked", "mesh_enhance", "mesh_to_bundle_to_mesh", "text_to_3d",
+}  # fmt: skip
+"""Over 20 s each, even with small settings."""
 SMALL = json.loads((Path(__file__).with_name("small_settings.json")).read_text(encoding="utf-8"))
 PROMPT_NODES = {
     "text_to_3d": ("Bundle Prompt", "prompt"),
@@ -132,7 +137,14 @@ def test_it_has_a_thumbnail(name: str) -> None:
         assert picture.format == "JPEG" and min(picture.size) >= 256
 
 
-@pytest.mark.parametrize("name", RUNNING_HERE)
+def mark_long(names: list[str]) -> list:
+    """The names; those that take long only run with ``--slow``."""
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if name in LONG_RUNS else name for name in names
+    ]
+
+
+@pytest.mark.parametrize("name", mark_long(RUNNING_HERE))
 def test_it_runs_small(name: str, tmp_path: Path) -> None:
     lines: list[str] = []
     files = run_workflow(

@@ -64,6 +64,7 @@ def test_an_egg_comes_back_with_its_shape_and_colours():
     assert result.used_views == (0, 1, 2, 3) and not result.warnings
 
 
+@pytest.mark.slow
 def test_small_tiles_are_enlarged_and_their_mesh_is_no_finer_than_they_are():
     truth = egg()
     bundle, _, rig = render_bundle(truth, tile_px=64, supersampling=4)
@@ -85,6 +86,7 @@ def test_small_tiles_are_enlarged_and_their_mesh_is_no_finer_than_they_are():
     assert results[192][0] > max(0.98, results[0][0]) and results[192][1] < results[0][1]
 
 
+@pytest.mark.slow
 def test_six_orthographic_views_work_as_well():
     truth = egg()
     rig = make_stdgen_rig()

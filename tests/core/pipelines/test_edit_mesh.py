@@ -43,6 +43,7 @@ def painter() -> ToyModel:
     return model
 
 
+@pytest.mark.slow
 def test_an_edit_recolours_the_mesh_and_keeps_its_shape():
     params = EditMeshParams(BundleSampleParams(steps=3, strength=0.9), QUICK)
     reports = []
@@ -62,6 +63,7 @@ def test_an_edit_recolours_the_mesh_and_keeps_its_shape():
     assert stages == sorted(stages) and set(stages) == {"bundle", "mesh"}
 
 
+@pytest.mark.slow
 def test_an_edit_of_a_region_leaves_the_rest_in_its_colour():
     params = EditMeshParams(BundleSampleParams(steps=3, strength=1.0, feather_px=1), QUICK)
     region = SphereRegion((0.0, 0.9, 0.0), 0.7)

@@ -57,6 +57,7 @@ def short(preset: str, coarse_steps: int, fine_steps: int, **changes: object) ->
     )
 
 
+@pytest.mark.slow
 def test_a_sphere_becomes_the_ellipsoid_of_the_targets():
     targets = ellipsoid_targets(96)
     params = short("from_sphere", 45, 6)

@@ -33,6 +33,7 @@ def ball(radius: float) -> Mesh:
     return Mesh(radius * vertices, faces, vertex_colors=colors)
 
 
+@pytest.mark.slow
 def test_gaussians_on_the_true_surface_score_better_than_on_a_smaller_one() -> None:
     truth = ball(0.9)
     found = []

@@ -41,6 +41,7 @@ def caption_all(folder: Path, table: Path, names=("a.ply", "b.glb", "deep/c.obj"
     return table
 
 
+@pytest.mark.slow
 def test_pictures_are_the_bundles_of_the_meshes(meshes: Path, tmp_path: Path) -> None:
     table = caption_all(meshes, tmp_path / "captions.csv")
     draw_asset_dataset(tmp_path / "data", params_for(meshes, captions=table))

@@ -63,6 +63,7 @@ def predictions(model, data) -> torch.Tensor:
         return model.clean_latents(latents + SIGMA * noise, SIGMA, told)
 
 
+@pytest.mark.slow
 def test_a_fresh_lora_changes_nothing_and_is_all_that_learns(scene) -> None:
     folder, data = scene
     training = make_training(scene)

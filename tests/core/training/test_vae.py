@@ -72,6 +72,7 @@ def test_whitened_latents_have_unit_variance_and_pictures_stay_the_same(pictures
     torch.testing.assert_close(ratio.mean(dim=1), scale, atol=1e-2, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(pictures, tmp_path) -> None:
     torch.manual_seed(0)
     training = VaeTraining(pictures, TINY)

@@ -144,6 +144,7 @@ def test_a_perfect_network_gives_the_clean_latents_back_and_has_no_loss(predicti
     torch.testing.assert_close(clean[1], -torch.ones(4, 8, 8), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_training_learns_which_text_means_which_picture(tmp_path: Path) -> None:
     params = replace(TINY, near_share=0.0, empty_share=0.0, batch=8)
     model, tokenizer = training(params), make_view_tokenizer(params)
