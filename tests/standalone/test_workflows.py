@@ -83,8 +83,9 @@ def test_it_validates_with_the_values_it_stores(name: str) -> None:
     path = ROOT / "workflows" / f"{name}.json"
     steps = compile_workflow(read_workflow(path), [], node_classes())
     first = steps[0]
-    if first.title == "Load Mesh":
-        assert "path" in first.values
+    meshes = [step for step in steps if step.title == "Load Mesh"]
+    if meshes:
+        assert "path" in meshes[0].values
     elif first.title in ("Make Character", "First character"):
         assert "seed" in first.values
     else:
