@@ -148,6 +148,35 @@ def test_splat_transform_reads_what_we_write(
     np.testing.assert_allclose(_ellipsoids(quats[0]), _ellipsoids(quats[1]), atol=turn)
 
 
+@pytest.fixture(scope="module")
+def decoded():
+    """What the embedded models make of one picture, in a short run."""
+    from lift3d.core.diffusion.gaussian_decoder_files import load_gaussian_decoder
+    from lift3d.core.diffusion.orbit_files import load_orbit_model
+    from lift3d.core.pipelines.decode_gaussians import decode_gaussians
+    from lift3d.core.pipelines.image_to_orbit import OrbitParams, image_to_orbit
+    from multiview_scenes import make_picture
+
+    picture = make_picture(64)
+    made = image_to_orbit(load_orbit_model("orbit"), picture, OrbitParams(steps=2))
+    decoder = load_gaussian_decoder("gaussian_decoder")
+    return decode_gaussians(decoder, made.latents, made.rig, picture)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".splat", ".spz"])
+def test_splat_transform_reads_what_the_embedded_decoder_made_of_a_picture(
+    suffix, decoded, node_tools, tmp_path
+):
+    source = tmp_path / f"made{suffix}"
+    write_splats(source, decoded)
+    found = _table(node_tools, source, tmp_path)
+    assert len(found["x"]) == decoded.num_gaussians > 500
+    assert all(np.isfinite(column).all() for column in found.values())
+    expected = _expected_3dgs(decoded)
+    for name in ("x", "y", "z"):
+        np.testing.assert_allclose(np.sort(found[name]), np.sort(expected[name]), atol=2e-4)
+
+
 @pytest.mark.parametrize("suffix", [".ply", ".spz"])
 def test_splat_transform_finds_our_harmonics_in_their_channels(suffix, node_tools, tmp_path):
     cloud = random_cloud(100, degree=3)
