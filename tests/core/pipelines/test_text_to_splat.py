@@ -10,12 +10,6 @@ import torch
 from distill_scenes import RED, WishfulModel, same, small_params, start, with_densify
 from lift3d.core.camera import make_orbit_rig
 from lift3d.core.pipelines.distill_checkpoint import CheckpointFile
-from lift3d.core.pipelines.ge3d_presets import (
-    PRESETS,
-    RunChoices,
-    choose_params,
-    load_ge3d_params,
-)
 from lift3d.core.pipelines.text_to_splat import text_to_splat
 from lift3d.core.progress import StopEarly
 from lift3d.core.rendering.splats import render_splats
@@ -334,74 +328,3 @@ def test_checkpoint_files_are_checked(tmp_path: Path) -> None:
         CheckpointFile(tmp_path / "run.pt")
     with pytest.raises(ValueError, match="every must not be negative"):
         CheckpointFile(tmp_path / "run.safetensors", every=-1)
-
-
-# -- presets ---------------------------------------------------------------------------------
-
-
-def test_the_paper_preset_holds_the_published_numbers() -> None:
-    paper = load_ge3d_params("paper")
-    nodes = paper.objective.alignment.nodes
-    assert (nodes.num_jumps, nodes.jump_begin, nodes.jump_end) == (6, (60, 80), (30, 50))
-    assert (nodes.farthest_begin, nodes.farthest_end) == (480, 300)
-    assert paper.objective.guidance_scale == 7.5 and paper.objective.strength == 0.1
-    assert paper.objective.inversion_text == "empty"
-    assert (paper.run.iterations, paper.run.views, paper.run.size_px) == (3000, 4, 512)
-    densify = paper.splats.optimizer.densify
-    assert (densify.every, densify.reset_opacity_every) == (100, 300)
-    assert (densify.gradient_threshold, densify.min_opacity) == (7.5e-4, 0.005)
-    rates = paper.splats.optimizer.rates
-    assert rates.means == (2e-4, 1.6e-6) and rates.rest[0] == rates.base[0] / 20
-
-
-def test_the_paper_preset_is_the_default() -> None:
-    from lift3d.core.pipelines.text_to_splat import TextToSplatParams
-
-    default, paper = TextToSplatParams(), load_ge3d_params("paper")
-    assert default.objective == paper.objective
-    assert default.run == paper.run
-    assert default.splats.optimizer.rates == paper.splats.optimizer.rates
-
-
-def test_the_reference_preset_repeats_the_released_code() -> None:
-    from lift3d.core.diffusion.distillation import REFERENCE_ALIGNMENT
-
-    reference = load_ge3d_params("reference")
-    assert reference.objective.alignment == REFERENCE_ALIGNMENT
-    assert reference.objective.inversion_text == "negative"
-    assert reference.objective.unconditional_text == "negative"
-    assert reference.splats.statistics == "last"
-    assert reference.run == load_ge3d_params("paper").run
-
-
-def test_choices_change_only_what_they_name() -> None:
-    paper = load_ge3d_params("paper")
-    assert choose_params("paper", RunChoices()) == paper
-    made = choose_params(
-        "paper",
-        RunChoices(iterations=10, size_px=64, max_gaussians=99, step_factor=2.0, seed=5),
-    )
-    assert (made.run.iterations, made.run.size_px, made.run.seed) == (10, 64, 5)
-    assert made.run.views == paper.run.views and made.objective == paper.objective
-    rates = made.splats.optimizer.rates
-    assert rates.means == (4e-4, 3.2e-6) and rates.quats == (2e-3, 4e-4)
-    assert made.splats.optimizer.densify.max_gaussians == 99
-    still = choose_params("paper", RunChoices(densify=False, smoothness_factor=0.0))
-    assert still.splats.optimizer.densify.every == 0
-    assert still.run.color_smoothness == still.splats.scale_weight == 0
-    small = load_ge3d_params("small")
-    mixed = choose_params(
-        "paper", RunChoices(), objective=small.objective, cameras=small.run.cameras
-    )
-    assert mixed.objective == small.objective and mixed.run.cameras == small.run.cameras
-    with pytest.raises(ValueError, match="step_factor must be positive"):
-        RunChoices(step_factor=0.0)
-
-
-def test_presets_are_known_by_name() -> None:
-    assert all(load_ge3d_params(name) for name in PRESETS)
-
-
-def test_an_unknown_preset_is_refused(unchecked_shapes) -> None:
-    with pytest.raises(ValueError, match="choose paper, reference, small"):
-        load_ge3d_params("best")
