@@ -7,6 +7,7 @@ voxels is x (to the subject's left), y (up), z (front).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -287,12 +288,36 @@ def bind_body(body: Mesh, skeleton: Skeleton) -> SkinWeights:
     return strongest_four(table)
 
 
-def bind_to_surface(part: Mesh, body: Mesh, skin: SkinWeights, num_joints: int) -> SkinWeights:
-    """Weights of an outer part: those of the nearest place on the body, smoothed over its edges."""
+def bind_to_surface(
+    part: Mesh,
+    body: Mesh,
+    skin: SkinWeights,
+    num_joints: int,
+    *,
+    without: Sequence[int] = (),
+) -> SkinWeights:
+    """Weights of an outer part: those of the nearest place on the body, smoothed over its edges.
+
+    Args:
+        part: what is bound.
+        body: what it lies on.
+        skin: weights of the body's vertices.
+        num_joints: of the skeleton.
+        without: joints that shall not move the part, nor the places on the body that they move
+            most; ignored where no other place is left.
+    """
     if part.is_empty:
         return strongest_four(part.vertices.new_zeros(part.num_vertices, num_joints))
-    nearest = closest_surface_points(part.vertices, body.vertices, body.faces)
-    table = nearest.interpolate(skin.dense(num_joints), body.faces)
+    weights = skin.dense(num_joints)
+    faces = body.faces
+    barred = weights[:, list(without)].sum(dim=1)
+    kept = (barred[faces] < 0.5).all(dim=1)
+    if bool(kept.any()):
+        faces = faces[kept]
+        weights = weights.index_fill(1, torch.tensor(without, dtype=torch.int64), 0.0)
+    nearest = closest_surface_points(part.vertices, body.vertices, faces)
+    table = nearest.interpolate(weights, faces)
+    table = table / table.sum(dim=1, keepdim=True).clamp(min=1e-6)
     edges = build_edges(part.faces).edges
     for _ in range(SMOOTHING_ROUNDS):
         table = 0.5 * (table + neighbour_mean(table, edges))

@@ -28,6 +28,9 @@ from .merge_parts import find_part
 PoseName = Literal["rest", "t_pose", "arms_down", "wave", "walk"]
 Turns = Mapping[str, tuple[float, float, float]]
 
+HAIR = "hair"
+"""In the names of parts that follow head and trunk alone."""
+
 _ARM_DOWN = 45.0  # of the rest pose, against the horizontal
 POSES: Mapping[str, Turns] = {
     "rest": {},
@@ -78,7 +81,8 @@ def rig_character(
     """Fit a humanoid skeleton to the body and bind all parts to it.
 
     The body is bound by the distance from the bones, other parts by the place on the body that is
-    nearest to them.
+    nearest to them; hair that hangs over an arm only by head and trunk, or the arm would take it
+    along.
 
     Args:
         parts: meshes in one frame: +Y up, +Z front, in A-pose. Empty ones are left out.
@@ -97,8 +101,9 @@ def rig_character(
     skin = bind_body(solid[place], skeleton)
     skins = []
     for index, mesh in enumerate(solid):
+        limbs = skeleton_limbs(skeleton) if HAIR in mesh.name.lower() else []
         bound = skin if index == place else bind_to_surface(
-            mesh, solid[place], skin, len(skeleton.names)
+            mesh, solid[place], skin, len(skeleton.names), without=limbs
         )  # fmt: skip
         skins.append(bound)
         on_progress(Progress(index + 2, len(solid) + 1, f"bound {mesh.name}"))
@@ -108,6 +113,13 @@ def rig_character(
     left_out = [mesh.name for mesh in parts if mesh.is_empty]
     lines += [f"{name}: has no triangles and was left out." for name in left_out]
     return RiggedCharacter(tuple(solid), skeleton, tuple(skins), tuple(lines))
+
+
+def skeleton_limbs(skeleton: Skeleton) -> list[int]:
+    """Numbers of the joints of arms and legs."""
+    return [
+        index for index, name in enumerate(skeleton.names) if name.startswith(("left", "right"))
+    ]
 
 
 @torch.no_grad()

@@ -101,6 +101,15 @@ def test_layers_stay_together_in_every_pose(rigged, pose):
     assert float(away[0].max()) < float(away[1].max()) + 0.08
 
 
+def test_hair_over_the_shoulders_stays_where_the_arms_move_and_follows_the_head(rigged):
+    hair = rigged.parts[2].vertices
+    raised = pose_character(rigged, {"leftUpperArm": (0, 0, 75), "rightUpperArm": (0, 0, -75)})
+    torch.testing.assert_close(raised[2].vertices, hair, atol=1e-6, rtol=0)
+    assert float((raised[1].vertices - rigged.parts[1].vertices).norm(dim=1).max()) > 0.2
+    nodded = pose_character(rigged, {"head": (20, 0, 0)})[2].vertices
+    assert float((nodded - hair).norm(dim=1).max()) > 0.05
+
+
 def test_the_rest_pose_is_the_start_and_left_and_right_arms_mirror(rigged):
     rest = pose_character(rigged, "rest")
     torch.testing.assert_close(rest[0].vertices, rigged.parts[0].vertices, atol=1e-6, rtol=0)
