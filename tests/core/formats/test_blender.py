@@ -55,7 +55,7 @@ def test_a_rigged_character_deforms_in_blender(tmp_path: Path) -> None:
     lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT")]
     assert lines, run.stdout + run.stderr
     seen = json.loads(lines[0].removeprefix("RESULT"))
-    assert seen["bones"] == list(HUMANOID)
+    assert set(seen["bones"]) == set(HUMANOID)
     assert set(seen["moved"]) == {"body", "clothes", "hair"}
     assert seen["moved"]["body"] > 0.2 and seen["moved"]["clothes"] > 0.1
     assert seen["moved"]["hair"] < 1e-4  # hangs over the shoulder, but on the head
