@@ -81,6 +81,16 @@ class SilhouetteLibrary:
     categories: tuple[str, ...]
     masks: Float[Tensor, "object view height width"]
 
+    def first_of_each(self, count: int) -> SilhouetteLibrary:
+        """The library with only so many objects per category."""
+        seen: dict[str, int] = {}
+        kept = []
+        for index, name in enumerate(self.categories):
+            seen[name] = seen.get(name, 0) + 1
+            if seen[name] <= count:
+                kept.append(index)
+        return SilhouetteLibrary(tuple(self.categories[i] for i in kept), self.masks[kept])
+
 
 def silhouette_rig() -> ViewRig:
     """Eight directions, at the heights of the bundle's cameras and above."""

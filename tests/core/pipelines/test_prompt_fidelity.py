@@ -60,3 +60,10 @@ def test_size_and_place_of_the_mesh_do_not_matter(library) -> None:
     first, second = (score_prompt(mesh, case, library) for mesh in (made.mesh, moved))
     assert second.nearest_category == first.nearest_category
     assert second.nearest_iou == pytest.approx(first.nearest_iou, abs=1e-3)
+
+
+def test_a_library_can_be_cut_to_the_first_objects_of_each_category(library) -> None:
+    fewer = library.first_of_each(2)
+    assert fewer.categories == tuple(name for name in CATEGORIES for _ in range(2))
+    torch.testing.assert_close(fewer.masks[2:4], library.masks[4:6])
+    assert library.first_of_each(4).categories == library.categories
