@@ -35,6 +35,7 @@ def test_nothing_to_run_is_said(capsys) -> None:
     assert "fits no object" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_orbit_model_and_a_decoder_give_their_own_rows(tmp_path: Path, monkeypatch) -> None:
     from decoder_scenes import write_tiny_decoder
     from orbit_scenes import write_tiny_orbit

@@ -163,6 +163,7 @@ def decoded():
     return decode_gaussians(decoder, made.latents, made.rig, picture)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".ply", ".splat", ".spz"])
 def test_splat_transform_reads_what_the_embedded_decoder_made_of_a_picture(
     suffix, decoded, node_tools, tmp_path

@@ -108,6 +108,7 @@ def test_nan_masks_and_wrong_counts_are_refused(unchecked_shapes):
         visual_hull_mesh(torch.ones(3, 32, 32), rig)
 
 
+@pytest.mark.slow
 def test_a_view_that_disagrees_may_be_outvoted():
     rig = make_orbit_rig([22.5 * index for index in range(16)], 10.0, radius=4.5)
     masks = sphere_masks(rig, 0.6)

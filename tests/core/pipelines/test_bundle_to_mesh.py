@@ -117,6 +117,7 @@ def test_masks_are_found_to_a_fraction_of_a_pixel():
     assert float((length - 1).abs().max()) < 1e-4
 
 
+@pytest.mark.slow
 def test_progress_runs_from_one_to_its_total_with_previews():
     bundle, _, _ = render_bundle(egg(), tile_px=64)
     reports: list[Progress] = []

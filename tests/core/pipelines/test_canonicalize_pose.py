@@ -68,6 +68,7 @@ def test_low_memory_changes_how_often_is_asked_but_not_the_result(model, monkeyp
     torch.testing.assert_close(whole, split, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_seeds_and_pictures_decide(model):
     image = make_portrait()
     runs = [canonicalize_pose(model, image, replace(TINY, seed=seed)) for seed in (0, 0, 1)]

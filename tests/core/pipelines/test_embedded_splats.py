@@ -75,6 +75,7 @@ def test_true_latents_become_gaussians_that_look_right_from_between(views) -> No
     assert min(gains) > 2 and sum(gains) / len(gains) > 4
 
 
+@pytest.mark.slow
 def test_one_picture_becomes_gaussians_and_the_lora_fits(views) -> None:
     decoder = load_gaussian_decoder("gaussian_decoder")
     model = with_orbit_lora(load_orbit_model("orbit"), FOLDERS[0] / "geometric.safetensors")

@@ -104,6 +104,7 @@ def test_the_published_settings_are_the_defaults():
     assert CharacterViewsParams() == CharacterViewsParams(40, 3.0, 1.0, 42, 1024, False)
 
 
+@pytest.mark.slow
 def test_low_memory_changes_how_often_is_asked_but_not_the_result(model, views, monkeypatch):
     batches = []
     forward = type(model.unet).forward
@@ -123,6 +124,7 @@ def test_low_memory_changes_how_often_is_asked_but_not_the_result(model, views, 
     torch.testing.assert_close(whole.normals, split.normals, atol=2e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_seeds_decide(model, views):
     other = image_to_character_views(model, make_portrait(), "whole", replace(TINY, seed=6))
     assert not torch.allclose(other.images, views.images, atol=1e-3)

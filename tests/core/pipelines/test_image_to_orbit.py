@@ -70,6 +70,7 @@ def test_the_given_picture_is_put_in_its_place_and_comes_first(model):
         torch.testing.assert_close(ours.camera_to_world, rolled.camera_to_world)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_frames(model):
     first = image_to_orbit(model, make_picture(32), TINY)
     again = image_to_orbit(model, make_picture(32), TINY)
@@ -86,6 +87,7 @@ def test_every_frame_may_have_its_own_elevation(model):
     assert heights[1] == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_progress_runs_to_the_end_and_may_interrupt(model):
     reports = []
     image_to_orbit(model, make_picture(32), TINY, on_progress=reports.append)

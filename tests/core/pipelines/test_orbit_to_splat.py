@@ -28,6 +28,7 @@ def drawn(rig, size=64):
     return render_mesh(make_cube(), rig, width=size, height=size)
 
 
+@pytest.mark.slow
 def test_frames_with_known_cameras_give_a_splat_that_looks_right_from_between():
     cloud = orbit_to_splat(drawn(RIG).rgb, RIG, params=SMALL)
     between = make_orbit_rig([11.25, 146.25, 281.25], 15.0, radius=4.5)
@@ -37,6 +38,7 @@ def test_frames_with_known_cameras_give_a_splat_that_looks_right_from_between():
     assert psnr(torch.ones_like(truth), truth) < 15
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_gaussians():
     frames = drawn(RIG).rgb
     params = OrbitSplatParams(300, 5, hull_resolution=24)

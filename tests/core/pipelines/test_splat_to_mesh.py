@@ -50,6 +50,7 @@ def test_stray_gaussians_do_not_blow_up_the_box() -> None:
     assert float(high.max()) < 1.0 and float(low.min()) > -1.0
 
 
+@pytest.mark.slow
 def test_small_parts_go() -> None:
     cloud = ball()
     means = cloud.means.clone()
@@ -58,6 +59,7 @@ def test_small_parts_go() -> None:
     assert float(mesh.vertices[:, 1].max()) < 0.75
 
 
+@pytest.mark.slow
 def test_a_texture_can_be_baked_and_faces_reduced() -> None:
     mesh = splat_to_mesh(ball(), replace(SMALL, texture_px=64, max_faces=600))
     assert mesh.texture.shape == (64, 64, 3) and mesh.num_faces <= 800

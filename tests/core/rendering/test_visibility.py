@@ -61,6 +61,7 @@ def test_softened_masks_vanish_outside_the_eroded_mask_and_are_one_deep_inside()
     assert float(soft[0, 250, 250]) == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_pixels_beside_a_depth_jump_are_not_trusted_but_creases_are():
     mesh, rig = make_plates(), make_orbit_rig([0.0], 0.0, radius=5.0)
     view = view_geometry(mesh, rig, width=512, height=512)[0]

@@ -78,6 +78,7 @@ def test_a_fresh_lora_changes_nothing_and_is_all_that_learns(scene) -> None:
     assert all(value.grad is not None and bool(value.grad.any()) for value in ups)
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_latents_plus_one_and_a_half_that_of_renders(scene) -> None:
     training = make_training(scene)
     generator = torch.Generator()
@@ -91,6 +92,7 @@ def test_the_loss_is_that_of_latents_plus_one_and_a_half_that_of_renders(scene) 
         torch.testing.assert_close(flat["total"], losses["2d"])
 
 
+@pytest.mark.slow
 def test_the_render_loss_alone_reaches_the_lora_through_the_decoder(scene) -> None:
     training = make_training(scene)
     losses = training.loss(0, torch.Generator().manual_seed(0))
