@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from ..core.diffusion.character_files import LINK
 from ..core.diffusion.character_views_model import (
@@ -52,12 +53,6 @@ def folder_input(published: str) -> Any:
     )
 
 
-def folder_verdict(folder: str | None) -> bool | str:
-    """Missing weights are named with the place and the link, before anything runs."""
-    checks = [] if folder is None else [lambda: resolve_diffusers_folder(folder, LINK)]
-    return missing_verdict(*checks)
-
-
 def sampling_inputs(guidance: float, follows: str) -> list[Any]:
     """Widgets that both paintings have."""
     return [
@@ -96,8 +91,32 @@ def size_inputs() -> list[Any]:
     ]
 
 
-class LoadPoseModel(io.ComfyNode):
+class _LoadsFolder:
+    """What both loaders share; each says with ``read`` how its folder is read."""
+
+    read: ClassVar[Callable[..., PoseCanonicalizer | CharacterViewsModel]]
+
+    @classmethod
+    def validate_inputs(cls, folder: str | None) -> bool | str:
+        """Missing weights are named with the place and the link, before anything runs."""
+        checks = [] if folder is None else [lambda: resolve_diffusers_folder(folder, LINK)]
+        return missing_verdict(*checks)
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str, precision: str) -> str:
+        """Run again when the folder changes."""
+        return f"{weights_fingerprint(folder)} {precision}"
+
+    @classmethod
+    def execute(cls, folder: str, precision: str) -> Any:
+        model = cls.read(resolve_diffusers_folder(folder, LINK), dtype=chosen_precision(precision))
+        return io.NodeOutput(model, model.report)
+
+
+class LoadPoseModel(_LoadsFolder, io.ComfyNode):
     """Loads the A-pose model."""
+
+    read = staticmethod(load_pose_canonicalizer)
 
     @classmethod
     def define_schema(cls) -> Any:
@@ -117,23 +136,6 @@ class LoadPoseModel(io.ComfyNode):
                 io.String.Output("report", tooltip="Keys, and what was not needed."),
             ],
         )
-
-    @classmethod
-    def validate_inputs(cls, folder: str | None) -> bool | str:
-        """See `folder_verdict`."""
-        return folder_verdict(folder)
-
-    @classmethod
-    def fingerprint_inputs(cls, folder: str, precision: str) -> str:
-        """Run again when the folder changes."""
-        return f"{weights_fingerprint(folder)} {precision}"
-
-    @classmethod
-    def execute(cls, folder: str, precision: str) -> Any:
-        model = load_pose_canonicalizer(
-            resolve_diffusers_folder(folder, LINK), dtype=chosen_precision(precision)
-        )
-        return io.NodeOutput(model, model.report)
 
 
 class CanonicalizePose(io.ComfyNode):
@@ -188,8 +190,10 @@ class CanonicalizePose(io.ComfyNode):
         return io.NodeOutput(images_to_link(made))
 
 
-class LoadCharacterViews(io.ComfyNode):
+class LoadCharacterViews(_LoadsFolder, io.ComfyNode):
     """Loads the model of character views."""
+
+    read = staticmethod(load_character_views)
 
     @classmethod
     def define_schema(cls) -> Any:
@@ -209,23 +213,6 @@ class LoadCharacterViews(io.ComfyNode):
                 io.String.Output("report", tooltip="Number of keys."),
             ],
         )
-
-    @classmethod
-    def validate_inputs(cls, folder: str | None) -> bool | str:
-        """See `folder_verdict`."""
-        return folder_verdict(folder)
-
-    @classmethod
-    def fingerprint_inputs(cls, folder: str, precision: str) -> str:
-        """Run again when the folder changes."""
-        return f"{weights_fingerprint(folder)} {precision}"
-
-    @classmethod
-    def execute(cls, folder: str, precision: str) -> Any:
-        model = load_character_views(
-            resolve_diffusers_folder(folder, LINK), dtype=chosen_precision(precision)
-        )
-        return io.NodeOutput(model, model.report)
 
 
 class GenerateCharacterViews(io.ComfyNode):

@@ -2,6 +2,9 @@
 
 import numpy as np
 import torch
+from lift3d.core.backends.probe import backend_status
+
+CPU_BACKENDS = [s.name for s in backend_status("mesh") if s.ready and s.name in ("numba", "torch")]
 
 
 def make_sphere(num_faces, bumps=0.0):
@@ -40,3 +43,16 @@ def make_smooth_weights(views, height, width, seed=0):
     return torch.nn.functional.interpolate(
         coarse, (height, width), mode="bicubic", align_corners=False
     )[:, 0]
+
+
+def clip_from_pixels(points, width, height, depth=0.0):
+    """Clip positions of pixel coordinates (corner origin, y down)."""
+    points = torch.as_tensor(points, dtype=torch.float64)
+    x = points[:, 0] / width * 2 - 1
+    y = 1 - points[:, 1] / height * 2
+    return torch.stack([x, y, torch.full_like(x, depth), torch.ones_like(x)], dim=-1)
+
+
+def make_square(side=1.0, z=0.0):
+    vertices = torch.tensor([[-1, -1, z], [1, -1, z], [1, 1, z], [-1, 1, z]]) * side
+    return vertices.float(), torch.tensor([[0, 1, 2], [0, 2, 3]])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lift3d.core.diffusion.character_files import empty_unet, published_config
 from lift3d.core.diffusion.pose_canonicalizer import UNUSED, empty_pose_networks
+from reference_scenes import storing_and_joining
 from stdgen_scenes import POSE_CONFIG, fill
 from tiny_models import TEXT_WIDTH
 
@@ -54,21 +55,7 @@ def test_the_reference_net_lacks_what_lies_behind_its_last_stored_tokens():
 
 def slow_run(networks, latents, step, tokens, picture, text):
     """Whole UNets of diffusers, with processors that store and join."""
-    from diffusers.models.attention_processor import AttnProcessor2_0
-
-    plain, stored, mode = AttnProcessor2_0(), {}, [""]
-
-    def processor(name):
-        def process(attn, hidden_states, **given):
-            if not name.endswith("attn1.processor"):
-                return plain(attn, hidden_states, **given)
-            if mode[0] == "w":
-                stored[name] = hidden_states
-                return plain(attn, hidden_states)
-            return plain(attn, hidden_states, torch.cat([hidden_states, stored.pop(name)], dim=1))
-
-        return process
-
+    processor, mode, stored = storing_and_joining()
     wholes = []
     for network in (networks.reference, networks.unet):
         whole = empty_unet(POSE_CONFIG, in_channels=4).to_empty(device="cpu")

@@ -12,6 +12,7 @@ from lift3d.core.pipelines.image_to_multiview import (
     split_tiles,
 )
 from multiview_scenes import make_picture, make_tiny_zero123plus
+from reference_scenes import storing_and_joining
 
 TINY = MultiviewParams(steps=3, tile_px=32, seed=5)
 
@@ -24,21 +25,8 @@ def model(tmp_path_factory):
 def slow_run(model, image, params):
     """The published program's loop: diffusers' scheduler, and attention over joined tokens."""
     from diffusers import EulerAncestralDiscreteScheduler
-    from diffusers.models.attention_processor import AttnProcessor2_0
 
-    plain, stored, mode = AttnProcessor2_0(), {}, [""]
-
-    def processor(name):
-        def process(attn, hidden_states, **given):
-            if not name.endswith("attn1.processor"):
-                return plain(attn, hidden_states, **given)
-            if mode[0] == "w":
-                stored[name] = hidden_states
-                return plain(attn, hidden_states)
-            return plain(attn, hidden_states, torch.cat([hidden_states, stored.pop(name)], dim=1))
-
-        return process
-
+    processor, mode, _ = storing_and_joining()
     tokens = model.encode_tokens(image[None])
     reference = model.encode_reference(image[None])
     before = model.unet.attn_processors

@@ -4,39 +4,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from lift3d.core.backends.probe import backend_status
 from lift3d.core.camera import Camera, ViewRig, make_look_at_pose, make_orbit_rig
 from lift3d.core.geometry.transforms import pixel_rays
 from lift3d.core.mesh import Material, Mesh
 from lift3d.core.rendering.mesh import interpolate, rasterize, render_mesh, world_to_clip
-from mesh_scenes import make_sphere
-
-BACKENDS = [s.name for s in backend_status("mesh") if s.ready and s.name in ("numba", "torch")]
+from mesh_scenes import CPU_BACKENDS, clip_from_pixels, make_sphere, make_square
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=CPU_BACKENDS)
 def backend(request):
     return request.param
-
-
-def _clip_from_pixels(points, width, height, depth=0.0):
-    """Clip positions of pixel coordinates (corner origin, y down)."""
-    points = torch.as_tensor(points, dtype=torch.float64)
-    x = points[:, 0] / width * 2 - 1
-    y = 1 - points[:, 1] / height * 2
-    return torch.stack([x, y, torch.full_like(x, depth), torch.ones_like(x)], dim=-1)
-
-
-def _square(side=1.0, z=0.0):
-    vertices = torch.tensor([[-1, -1, z], [1, -1, z], [1, 1, z], [-1, 1, z]]) * side
-    return vertices.float(), torch.tensor([[0, 1, 2], [0, 2, 3]])
 
 
 # Known answers
 
 
 def test_weights_and_depth_of_one_triangle(backend):
-    clip = _clip_from_pixels([[0, 0], [8.5, 0], [0, 8.5]], 8, 8)[None].clone()
+    clip = clip_from_pixels([[0, 0], [8.5, 0], [0, 8.5]], 8, 8)[None].clone()
     clip[0, :, 2] = torch.tensor([0.0, 0.5, -0.5])
     rast = rasterize(clip, torch.tensor([[0, 1, 2]]), width=8, height=8, backend=backend)
     y, x = torch.meshgrid(torch.arange(8) + 0.5, torch.arange(8) + 0.5, indexing="ij")
@@ -48,14 +32,14 @@ def test_weights_and_depth_of_one_triangle(backend):
 
 
 def test_row_zero_is_the_top_and_column_zero_is_the_left(backend):
-    clip = _clip_from_pixels([[0, 0], [4, 0], [0, 3]], 12, 10)[None]
+    clip = clip_from_pixels([[0, 0], [4, 0], [0, 3]], 12, 10)[None]
     rast = rasterize(clip, torch.tensor([[0, 1, 2]]), width=12, height=10, backend=backend)
     assert rast[0, 0, 0, 3] == 1
     assert rast[0, 3:, :, 3].sum() == 0 and rast[0, :, 4:, 3].sum() == 0
 
 
 def test_square_fills_the_pixels_that_its_size_and_the_fov_say(backend):
-    vertices, faces = _square(0.5)
+    vertices, faces = make_square(0.5)
     rig = make_orbit_rig([0], 0, radius=2.0, fov_y_deg=2 * math.degrees(math.atan(0.5)))
     rast = rasterize(
         world_to_clip(vertices, rig, width=64, height=64),
@@ -70,7 +54,7 @@ def test_square_fills_the_pixels_that_its_size_and_the_fov_say(backend):
 
 
 def test_equal_depth_shows_the_face_with_the_lower_index(backend):
-    clip = _clip_from_pixels([[0, 0], [8, 0], [0, 8], [8, 8]], 8, 8)[None]
+    clip = clip_from_pixels([[0, 0], [8, 0], [0, 8], [8, 8]], 8, 8)[None]
     faces = torch.tensor([[1, 3, 2], [0, 1, 2], [1, 2, 3], [2, 0, 1]])
     rast = rasterize(clip, faces, width=8, height=8, backend=backend)
     assert set(rast[0, ..., 3].unique().tolist()) == {1.0, 2.0}
@@ -128,7 +112,7 @@ def test_every_pixel_of_a_triangulated_square_is_drawn_exactly_once(backend):
     )
     points = np.unique(np.concatenate([inner, [[0, 0], [24, 0], [0, 24], [24, 24]]]), axis=0)
     faces = torch.tensor(Delaunay(points).simplices).long()
-    clip = _clip_from_pixels(points, 24, 24)[None]
+    clip = clip_from_pixels(points, 24, 24)[None]
     times = torch.zeros(24, 24)
     for face in faces:
         one = torch.stack([face, face.flip(0)])[torch.randint(2, (1,))]  # either orientation
@@ -216,7 +200,7 @@ def test_faces_across_the_near_plane_leave_no_cracks(backend):
 
 
 def test_nothing_beyond_the_far_plane_is_drawn(backend):
-    vertices, faces = _square(5.0)
+    vertices, faces = make_square(5.0)
     pose = make_look_at_pose((0.0, 0.0, 10.0), (0.0, 0.0, 0.0))
     for far, expected in ((9.0, 0.0), (11.0, 1.0)):
         rig = ViewRig((Camera(pose, far=far),), ("view",))
@@ -248,7 +232,7 @@ def test_raster_gradients_equal_finite_differences(backend):
 
 @pytest.mark.parametrize("per_view", [False, True])
 def test_interpolation_gradients_equal_finite_differences(backend, per_view):
-    clip = _clip_from_pixels([[0, 0], [5, 1], [1, 4], [5, 5]], 5, 5)[None].repeat(2, 1, 1)
+    clip = clip_from_pixels([[0, 0], [5, 1], [1, 4], [5, 5]], 5, 5)[None].repeat(2, 1, 1)
     faces = torch.tensor([[0, 1, 2], [1, 2, 3]])
     rast = rasterize(clip, faces, width=5, height=5, backend=backend)
     shape = (2, 4, 3) if per_view else (4, 3)
@@ -335,7 +319,7 @@ def test_sphere_normals_point_away_from_its_centre_and_are_unit(backend):
 
 
 def test_sheet_seen_from_behind_shows_normals_towards_the_camera():
-    vertices, faces = _square()
+    vertices, faces = make_square()
     out = render_mesh(
         Mesh(vertices, faces), make_orbit_rig([0, 180], 0, radius=4.0), width=16, height=16
     )
@@ -344,7 +328,7 @@ def test_sheet_seen_from_behind_shows_normals_towards_the_camera():
 
 
 def test_texture_wins_over_vertex_colors_over_material():
-    vertices, faces = _square()
+    vertices, faces = make_square()
     uvs = torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
     rows = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # red on top, blue below
     texture = rows[:, None].expand(2, 2, 3).repeat_interleave(8, 0).repeat_interleave(8, 1)
@@ -364,7 +348,7 @@ def test_texture_wins_over_vertex_colors_over_material():
 
 
 def test_minified_checkerboard_becomes_its_mean_with_mipmaps():
-    vertices, faces = _square()
+    vertices, faces = make_square()
     uvs = torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
     checker = (
         ((torch.arange(256)[:, None] + torch.arange(256)) % 2)
@@ -382,7 +366,7 @@ def test_minified_checkerboard_becomes_its_mean_with_mipmaps():
 
 
 def test_background_may_be_a_colour_or_a_picture():
-    vertices, faces = _square(0.3)
+    vertices, faces = make_square(0.3)
     rig = make_orbit_rig([0], 0, radius=4.0)
     picture = torch.rand(1, 16, 16, 3)
     out = render_mesh(Mesh(vertices, faces), rig, width=16, height=16, background=picture)

@@ -2,31 +2,15 @@
 
 import pytest
 import torch
-from lift3d.core.backends.probe import backend_status
 from lift3d.core.camera import make_orbit_rig
 from lift3d.core.mesh import Mesh
 from lift3d.core.rendering.mesh import interpolate, rasterize, render_mesh
-from mesh_scenes import make_sphere
-
-BACKENDS = [s.name for s in backend_status("mesh") if s.ready and s.name in ("numba", "torch")]
+from mesh_scenes import CPU_BACKENDS, clip_from_pixels, make_sphere, make_square
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=CPU_BACKENDS)
 def backend(request):
     return request.param
-
-
-def _clip_from_pixels(points, width, height, depth=0.0):
-    """Clip positions of pixel coordinates (corner origin, y down)."""
-    points = torch.as_tensor(points, dtype=torch.float64)
-    x = points[:, 0] / width * 2 - 1
-    y = 1 - points[:, 1] / height * 2
-    return torch.stack([x, y, torch.full_like(x, depth), torch.ones_like(x)], dim=-1)
-
-
-def _square(side=1.0, z=0.0):
-    vertices = torch.tensor([[-1, -1, z], [1, -1, z], [1, 1, z], [-1, 1, z]]) * side
-    return vertices.float(), torch.tensor([[0, 1, 2], [0, 2, 3]])
 
 
 # Degenerate input
@@ -106,7 +90,7 @@ def test_half_precision_positions_raise(unchecked_shapes):
 
 
 def test_too_few_attributes_raise():
-    clip = _clip_from_pixels([[0, 0], [4, 0], [0, 4]], 4, 4)[None]
+    clip = clip_from_pixels([[0, 0], [4, 0], [0, 4]], 4, 4)[None]
     faces = torch.tensor([[0, 1, 2]])
     rast = rasterize(clip, faces, width=4, height=4)
     with pytest.raises(ValueError, match="attributes were given for 2 vertices"):
@@ -114,7 +98,7 @@ def test_too_few_attributes_raise():
 
 
 def test_unknown_choices_raise(unchecked_shapes):
-    vertices, faces = _square()
+    vertices, faces = make_square()
     for name in ("shading", "normals", "texture_filter"):
         with pytest.raises(ValueError, match=f"Unknown {name} 'wrong'; choose"):
             render_mesh(Mesh(vertices, faces), make_orbit_rig([0], 0, radius=4.0), width=4, height=4,
