@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ..evaluation.contact_sheet import make_contact_sheet
 from ..formats.atomic import atomic_write
 from ..formats.png import write_png
 from ..progress import ProgressCallback, ignore_progress
+from .bundle_tiles import ColorTiles
 from .embedded_bundle import EMBEDDED_CATEGORIES, held_out_cases
 from .flux_bundle import encode_pictures, fit_color_directions
 from .loop import TrainingLoop
@@ -51,6 +53,9 @@ class EmbeddedViewsParams:
         vae: folder of the autoencoder, in diffusers layout.
         views: what the model learns.
         model: UNet and text encoder.
+        bundles: folder of bundles drawn for the embedded bundle model; their colour tiles are
+            views too. None for none.
+        bundle_share: share of the views that are such tiles, in a step.
         guidance: scale that nodes use by default.
         compile_network: let torch compile the network; needs a C++ compiler.
     """
@@ -62,6 +67,8 @@ class EmbeddedViewsParams:
         default_factory=lambda: ViewDatasetParams(24_000, EMBEDDED_CATEGORIES)
     )
     model: ViewDiffusionParams = field(default_factory=ViewDiffusionParams)
+    bundles: Path | None = None
+    bundle_share: float = 0.6
     guidance: float = 4.0
     compile_network: bool = False
 
@@ -90,7 +97,7 @@ def train_views(
 ) -> None:
     """Train UNet and text encoder on the encoded views and write the whole folder."""
     vae = _read_vae(params.vae)
-    latents = encoded_views(params, pictures, vae)
+    latents = encoded_views(params.work / "latents.npy", pictures, vae)
     directions, share = fit_color_directions(latents, pictures, samples=2000)
     LOGGER.info("Share of colour that is linear in the latents: %.4f", share)
     if share < MIN_COLOR_SHARE:
@@ -100,7 +107,14 @@ def train_views(
         )
     tokenizer = make_view_tokenizer(params.model)
     torch.manual_seed(params.model.loop.seed)
-    training = ViewDiffusionTraining(latents, pictures.records, tokenizer, directions, params.model)
+    more = None
+    if params.bundles is not None:
+        tiles = ColorTiles(PictureShards(params.bundles))
+        more = encoded_views(params.work / "tile_latents.npy", tiles, vae), tiles.records
+    training = ViewDiffusionTraining(
+        latents, pictures.records, tokenizer, directions, params.model,
+        more=more, more_share=params.bundle_share,
+    )  # fmt: skip
     if params.compile_network:
         training.unet.compile()
     loop = TrainingLoop(training, params.work / "model", params.model.loop)
@@ -115,9 +129,8 @@ def train_views(
         _write_facts(params, training, loop)
 
 
-def encoded_views(params: EmbeddedViewsParams, pictures: PictureShards, vae: Any) -> Tensor:
-    """Latents of all views in half precision, made once."""
-    path = params.work / "latents.npy"
+def encoded_views(path: Path, pictures: Sequence[np.ndarray], vae: Any) -> Tensor:
+    """Latents of all views in half precision, made once and kept in a file."""
     if path.is_file():
         return torch.from_numpy(np.load(path, allow_pickle=False))
     latents = encode_pictures(vae, pictures, batch=64)

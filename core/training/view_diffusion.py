@@ -124,6 +124,8 @@ class ViewDiffusionTraining(nn.Module):
         tokenizer: see `make_view_tokenizer`.
         color_directions: latents to colours, see `flux_bundle.fit_color_directions`.
         params: settings.
+        more: other latents and records, such as `bundle_tiles.read_tiles`.
+        more_share: probability that a view of a step is one of those.
     """
 
     def __init__(
@@ -133,11 +135,23 @@ class ViewDiffusionTraining(nn.Module):
         tokenizer: Any,
         color_directions: Float[Tensor, "3 channel"],
         params: ViewDiffusionParams,
+        *,
+        more: tuple[Float[Tensor, "other channel height width"], list[PictureRecord]] | None = None,
+        more_share: float = 0.0,
     ) -> None:
         super().__init__()
         if len(latents) != len(records):
             raise ValueError(f"Got {len(latents)} latents for {len(records)} records.")
         self.params = params
+        self.first_more, self.more_share = len(latents), 0.0
+        if more is not None:
+            if more[0].shape[1:] != latents.shape[1:] or len(more[0]) != len(more[1]):
+                raise ValueError(
+                    f"The other latents are {tuple(more[0].shape)} with {len(more[1])} records, "
+                    f"expected one record each and the shape {tuple(latents.shape[1:])}."
+                )
+            latents, records = torch.cat([latents, more[0]]), [*records, *more[1]]
+            self.more_share = more_share
         self.latents = latents
         self.unet = make_unet(params, int(latents.shape[1]), int(latents.shape[2]))
         self.text_encoder = make_text_encoder(params, tokenizer)
@@ -160,7 +174,7 @@ class ViewDiffusionTraining(nn.Module):
     def loss(self, step: int, generator: torch.Generator) -> Losses:
         """Denoising loss of one batch."""
         params = self.params
-        chosen = torch.randint(len(self.latents), (params.batch,), generator=generator)
+        chosen = self._choose(generator)
         latents = self.latents[chosen].float()
         tokens = torch.stack([self._caption(int(index), generator) for index in chosen])
         timesteps = draw_timesteps(params, generator)
@@ -173,6 +187,15 @@ class ViewDiffusionTraining(nn.Module):
         plain = error.square().mean()
         color = torch.einsum("kc,bchw->bkhw", self.color_directions, error).square().mean()
         return {"total": plain + params.color_weight * color, "plain": plain, "color": color}
+
+    def _choose(self, generator: torch.Generator) -> Int64[Tensor, " batch"]:
+        """Numbers of the views of a step."""
+        own, count = self.first_more, self.params.batch
+        chosen = torch.randint(own, (count,), generator=generator)
+        if not self.more_share:
+            return chosen
+        other = torch.randint(own, len(self.latents), (count,), generator=generator)
+        return torch.where(torch.rand(count, generator=generator) < self.more_share, other, chosen)
 
     def _caption(self, index: int, generator: torch.Generator) -> Tensor:
         draws = torch.rand(4, generator=generator).tolist()

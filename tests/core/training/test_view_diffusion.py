@@ -164,6 +164,27 @@ def test_latents_and_records_must_match() -> None:
         )
 
 
+def test_other_views_make_up_their_share_of_every_batch() -> None:
+    params = replace(TINY, batch=400)
+    latents = torch.zeros(2, 4, 8, 8)
+    other = torch.ones(3, 4, 8, 8), [*RECORDS, RECORDS[0]]
+    mixed = ViewDiffusionTraining(
+        latents, RECORDS, make_view_tokenizer(params), torch.eye(3, 4), params,
+        more=other, more_share=0.75,
+    )  # fmt: skip
+    chosen = mixed._choose(torch.Generator().manual_seed(0))
+    assert 0.7 < (chosen >= 2).float().mean() < 0.8
+    assert set(chosen.tolist()) == {0, 1, 2, 3, 4} and len(mixed.captions) == 5
+
+
+def test_other_views_must_fit() -> None:
+    with pytest.raises(ValueError, match="expected one record each"):
+        ViewDiffusionTraining(
+            torch.zeros(2, 4, 8, 8), RECORDS, make_view_tokenizer(TINY), torch.eye(3, 4), TINY,
+            more=(torch.zeros(3, 4, 8, 8), RECORDS), more_share=0.5,
+        )  # fmt: skip
+
+
 def test_the_saved_folder_is_a_pipeline_of_diffusers(tmp_path: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
