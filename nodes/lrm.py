@@ -44,16 +44,21 @@ from .sockets import (
     rig_input,
 )
 from .sockets_mesh import mesh_from_link, mesh_to_link
+from .video import EMBEDDED, find_embedded
 
 LrmSocket = io.Custom("LIFT3D_LRM")
 CHECKPOINT_LINK = "https://huggingface.co/LTT/PRM/resolve/main/final_ckpt.ckpt"
 SLRM_LINK = "https://huggingface.co/hyz317/StdGEN/resolve/main/StdGEN-mesh-slrm.pth"
+EMBEDDED_SLRM = f"{EMBEDDED}slrm"
+EMBEDDED_FILES = {EMBEDDED_SLRM: f"{EMBEDDED}slrm/slrm.safetensors"}
 PUBLISHED_CHECKPOINTS = {"final_ckpt.ckpt": CHECKPOINT_LINK, "StdGEN-mesh-slrm.pth": SLRM_LINK}
 AUTO = "auto"
 
 
 def find_checkpoint(name: str) -> Path:
     """Path of a checkpoint named on a node; ValueError with its link where it is missing."""
+    if name.startswith(EMBEDDED):
+        return find_embedded(EMBEDDED_FILES.get(name, name))
     return resolve_weights(name, PUBLISHED_CHECKPOINTS.get(name, CHECKPOINT_LINK))
 
 
@@ -67,16 +72,17 @@ class LoadLrm(io.ComfyNode):
             display_name="Load LRM",
             category=CATEGORY,
             description="Loads a large reconstruction model: PRM of Kiss3DGen, InstantMesh-large, "
-            "S-LRM of StdGEN, or a size of your own. Every key must fit; the report says what was "
-            "in the file.",
+            "S-LRM of StdGEN, the small one that comes with Lift3D, or a size of your own. Every "
+            "key must fit; the report says what was in the file.",
             search_aliases=["prm", "instantmesh", "large reconstruction model", "checkpoint"],
             inputs=[
                 model_input(
                     "checkpoint",
                     weight_files(),
-                    list(PUBLISHED_CHECKPOINTS),
+                    [*PUBLISHED_CHECKPOINTS, EMBEDDED_SLRM],
                     tooltip="A .ckpt, .pth or .safetensors file in models/lift3d; Kiss3DGen's is "
-                    f"{CHECKPOINT_LINK}, StdGEN's {SLRM_LINK}.",
+                    f"{CHECKPOINT_LINK}, StdGEN's {SLRM_LINK}. 'embedded: slrm' reads simple "
+                    "characters off six small views and needs no download.",
                 ),
                 io.Combo.Input(
                     "size",

@@ -10,8 +10,8 @@ from .model import GuidanceKind, ModelDefaults
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[2] / "models" / "embedded"
 DEFAULTS_FILE = "lift3d.json"
-OWN_INDEXES = ("orbit.json", "decoder.json")
-"""What folders of our own layout hold instead of an index: orbit models, Gaussian decoders."""
+OWN_INDEXES = ("orbit.json", "decoder.json", "slrm.yaml")
+"""What folders of our own layout hold instead of an index."""
 
 EmbeddedKind = Literal["model", "control", "lora"]
 

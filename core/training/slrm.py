@@ -11,6 +11,7 @@ Reference: He et al. 2025, "StdGEN", Sec. 3.3 and 4.1: LoRA of rank 128, rate 4e
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..camera import ViewRig
+from ..diffusion.embedded import DEFAULTS_FILE
 from ..formats.atomic import atomic_write
 from ..geometry.flexicubes import FlexiCubesMesh, flexicubes, weights_from_logits
 from ..geometry.normals import vertex_normals
@@ -41,6 +43,7 @@ from ..rendering.semantic_volume import render_classes
 from ..rendering.volume import VolumeParams
 from ..triplane import Triplane
 from .character_dataset import CharacterDataParams, LevelTruth, TrainingCharacter, draw_characters
+from .config import settings_as_json
 from .loop import LoopParams, Losses, TrainingLoop
 from .slrm_losses import SlrmLossParams, picture_losses, point_losses, surface_losses
 from .slrm_start import count_trained, freeze_for_lora, start_from
@@ -58,6 +61,8 @@ class SlrmParams:
     Attributes:
         output: folder of checkpoints.
         result: the finished model, a .safetensors file; a .yaml file beside it names its size.
+        half_precision: write the result with 16 bits per number.
+        facts: write how it was made to lift3d.json beside it.
         data: characters.
         model: published size, or a YAML file as in ``core/configs/lrm.yaml``.
         stage: what is trained.
@@ -74,6 +79,8 @@ class SlrmParams:
     output: Path
     result: Path
     data: CharacterDataParams
+    half_precision: bool = False
+    facts: bool = False
     model: str = "stdgen_slrm"
     stage: SlrmStage = "points"
     initial: Path | None = None
@@ -277,7 +284,7 @@ def train_slrm(params: SlrmParams, on_progress: ProgressCallback) -> list[Path]:
     """Draw the data, train a stage and write the model; a stopped run goes on.
 
     Returns:
-        The model and its YAML file, by the first process.
+        The model, its YAML file and its facts, by the first process.
     """
     workers = find_workers(params.device)
     told = workers.told(on_progress)
@@ -290,17 +297,42 @@ def train_slrm(params: SlrmParams, on_progress: ProgressCallback) -> list[Path]:
     if not workers.is_first:
         return []
     with loop.averaged():
-        return save_slrm(params.result, training.model)
+        files = save_slrm(params.result, training.model, half_precision=params.half_precision)
+    if params.facts:
+        files.append(save_facts(params.result.with_name(DEFAULTS_FILE), params, loop))
+    return files
 
 
-def save_slrm(path: Path, model: LargeReconstructionModel) -> list[Path]:
-    """Write a model with its adapters merged, and the YAML file that tells its size."""
+def save_facts(path: Path, params: SlrmParams, loop: TrainingLoop) -> Path:
+    """Write how a model was made: characters, steps, settings and losses."""
+    content = {
+        "training": {
+            "characters": params.data.characters - params.data.held_out,
+            "steps": loop.step,
+            "settings": settings_as_json(params),
+            "history": loop.history,
+        }
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def save_slrm(
+    path: Path, model: LargeReconstructionModel, *, half_precision: bool = False
+) -> list[Path]:
+    """Write a model with its adapters merged, and the YAML file that tells its size.
+
+    In half precision the file takes half the room; it is loaded in single precision again.
+    """
     from omegaconf import OmegaConf
     from safetensors.torch import save_file
 
     alpha = model.params.transformer.lora_alpha
+    kind = torch.float16 if half_precision else torch.float32
     state = {
-        name: value.detach().cpu().contiguous()
+        name: value.detach().cpu().to(kind).contiguous()
         for name, value in merge_lora(model.state_dict(), alpha=alpha).items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from lift3d.core.camera import make_kiss3dgen_rig
-from lift3d.nodes import lrm, model_files, multiview
+from lift3d.core.diffusion.embedded import embedded_path, list_embedded
+from lift3d.core.networks.lrm_checkpoint import load_lrm_checkpoint
+from lift3d.core.training.slrm import save_slrm
+from lift3d.nodes import lrm, model_files, multiview, video
 from lift3d.nodes.sockets_mesh import mesh_from_link
-from lrm_scenes import write_tiny_prm
+from lrm_scenes import write_tiny_prm, write_tiny_slrm
 from multiview_scenes import make_tiny_zero123plus
 from node_calls import outputs
 from tiny_models import make_tiny_unet, seeded
@@ -169,6 +174,20 @@ def test_missing_weights_are_named_with_place_and_link(tmp_path, monkeypatch) ->
     with pytest.raises(ValueError, match="is not there"):
         outputs(lrm.LoadLrm)
     assert lrm.LoadLrm.validate_inputs(None) is True  # brought by a link
+
+
+def test_the_embedded_slrm_is_found_by_name_or_said_to_be_missing(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(video, "embedded_path", partial(embedded_path, root=tmp_path))
+    verdict = str(lrm.LoadLrm.validate_inputs(lrm.EMBEDDED_SLRM))
+    assert "'embedded: slrm" in verdict and "install it again" in verdict
+    (tmp_path / "slrm").mkdir()
+    assert lrm.LoadLrm.validate_inputs(lrm.EMBEDDED_SLRM) is not True  # the card alone
+    model = load_lrm_checkpoint(write_tiny_slrm(tmp_path / "own.pt")).model
+    save_slrm(tmp_path / "slrm" / "slrm.safetensors", model, half_precision=True)
+    assert lrm.LoadLrm.validate_inputs(lrm.EMBEDDED_SLRM) is True
+    network, report = outputs(lrm.LoadLrm, checkpoint=lrm.EMBEDDED_SLRM)
+    assert network.params == model.params and "size 'slrm.yaml'" in report
+    assert list_embedded("lora", tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from lift3d.core.training.slrm_losses import (
     surface_losses,
 )
 from lift3d.core.training.slrm_start import start_from, with_surface_heads
+from safetensors.torch import load_file
 
 MODEL = """
 frame: stdgen
@@ -173,6 +175,23 @@ def test_a_run_is_resumed_and_its_model_loads(params, data):
     fresh = make_lrm(loaded.model.params, seed=0).state_dict()
     assert all(torch.equal(again[name], value) for name, value in first.items())
     assert not torch.equal(first["transformer.pos_embed"], fresh["transformer.pos_embed"])
+
+
+def test_the_embedded_result_is_half_as_large_and_tells_its_settings(params, data, tmp_path):
+    folder = tmp_path / "slrm"
+    embedded = replace(
+        params, result=folder / "slrm.safetensors", half_precision=True, facts=True,
+        output=tmp_path / "half", loop=replace(params.loop, average=0.9),
+    )  # fmt: skip
+    files = train_slrm(embedded, lambda progress: None)
+    assert [path.name for path in files] == ["slrm.safetensors", "slrm.yaml", "lift3d.json"]
+    stored = load_file(folder / "slrm.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    loaded = load_lrm_checkpoint(files[0]).model
+    assert {value.dtype for value in loaded.parameters()} == {torch.float32}
+    facts = json.loads(files[2].read_text(encoding="utf-8"))["training"]
+    assert facts["characters"] == 1 and facts["steps"] == 2
+    assert facts["settings"]["loop"]["average"] == 0.9 and facts["history"][-1]["step"] == 2
 
 
 def test_a_mesh_stage_starts_from_a_density(params, tmp_path):
