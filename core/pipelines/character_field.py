@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..geometry.semantic_parts import CHARACTER_PARTS, PartForm, part_classes, part_sdf
@@ -52,6 +52,13 @@ class CharacterField:
         logits = self.grid.logits
         assert logits is not None  # `views_to_field` makes no other
         return logits.softmax(dim=-1)
+
+    @torch.no_grad()
+    def labels_at(self, points: Float[Tensor, "point 3"]) -> Int64[Tensor, " point"]:
+        """Most likely class at points in the world."""
+        places = self.model.from_world(points.to(self.grid.triplane.planes))
+        features = self.model.features(self.grid.triplane, places)
+        return self.model.decoder.semantic_logits(features).argmax(dim=-1)
 
     def to(self, device: torch.device | str) -> CharacterField:
         """Copy with the grid on ``device``; the model, which other values share, stays."""

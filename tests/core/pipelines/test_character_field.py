@@ -51,6 +51,13 @@ def test_parts_lie_where_their_classes_are():
     assert float(clothes.max()) < 0.3 + cell and float(clothes.min()) > -0.2 - cell
 
 
+def test_classes_at_corners_of_the_grid_are_those_of_the_grid(field):
+    places = field.model.params.grid.points()[1:-1:3, 1:-1:3, 2:-2:3].reshape(-1, 3)
+    on_grid = field.probabilities()[1:-1:3, 1:-1:3, 2:-2:3].argmax(dim=-1).flatten()
+    assert torch.equal(field.labels_at(field.model.to_world(places)), on_grid)
+    assert len(on_grid.unique()) > 1
+
+
 def test_a_part_that_is_nowhere_is_an_empty_mesh_with_a_message():
     parts = field_to_parts(_ball_field(with_hair=False))
     assert parts.meshes[2].is_empty and parts.meshes[2].num_vertices == 0
