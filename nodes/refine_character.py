@@ -34,7 +34,7 @@ from .sockets import (
     rig_input,
 )
 from .sockets_mesh import mesh_to_link, meshes_from_link
-from .widgets import choice, seed_input, steps_input
+from .widgets import choice, seed_input, steps_input, whole
 
 MAX_STEPS = 2000
 
@@ -82,6 +82,14 @@ def refinement_inputs() -> list[Any]:
             **ADVANCED,
         ),
         seed_input("Seed of the remeshing: the same seed gives the same mesh.", **ADVANCED),
+        whole(
+            "texture_px",
+            0,
+            0,
+            4096,
+            "Side of a texture that every part gets from its views; 0 gives vertex colours.",
+            step=64,
+        ),
     ]
 
 
@@ -129,7 +137,7 @@ class RefineCharacter(io.ComfyNode):
                 rig_input(RIG_TOOLTIP),
             ],
             outputs=[
-                MeshSocket.Output("parts", tooltip="The parts, with colours of the views."),
+                MeshSocket.Output("parts", tooltip="The parts, coloured by their views."),
                 io.String.Output("report", tooltip="What happened to each part."),
             ],
         )
@@ -156,7 +164,7 @@ class RefineCharacter(io.ComfyNode):
                 )
                 for mesh in order_layers(meshes_from_link(parts, "parts"))
             ]
-            return _refined(layers, fixed, register, check_mirror)
+            return _refined(layers, fixed, register, check_mirror, settings["texture_px"])
 
 
 class RefinePart(io.ComfyNode):
@@ -198,7 +206,7 @@ class RefinePart(io.ComfyNode):
                 rig_input(RIG_TOOLTIP),
             ],
             outputs=[
-                MeshSocket.Output("part", tooltip="The refined part, with colours of the views."),
+                MeshSocket.Output("part", tooltip="The refined part, coloured by the views."),
                 io.String.Output("report", tooltip="What happened."),
             ],
         )
@@ -230,7 +238,7 @@ class RefinePart(io.ComfyNode):
                 )
                 for mesh in meshes_from_link(part, "part")
             ]
-            return _refined(layers, fixed, register, check_mirror)
+            return _refined(layers, fixed, register, check_mirror, settings["texture_px"])
 
 
 def _level_views(
@@ -264,7 +272,9 @@ def _first_mask(hair_mask: Any) -> Any:
     return None if masks is None else masks[0].to(compute_device("mesh"))
 
 
-def _refined(layers: list[CharacterLayer], fixed: Any, register: bool, check_mirror: bool) -> Any:
+def _refined(
+    layers: list[CharacterLayer], fixed: Any, register: bool, check_mirror: bool, texture_px: int
+) -> Any:
     device = compute_device("mesh")
     inner = [] if fixed is None else [mesh.to(device) for mesh in meshes_from_link(fixed, "fixed")]
     made = refine_character(
@@ -272,6 +282,7 @@ def _refined(layers: list[CharacterLayer], fixed: Any, register: bool, check_mir
         fixed=inner,
         register=register,
         check_mirror=check_mirror,
+        texture_px=texture_px,
         on_progress=make_stoppable_progress(),
     )
     return io.NodeOutput(mesh_to_link(made.parts), "\n".join(made.lines))

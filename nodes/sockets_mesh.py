@@ -71,8 +71,8 @@ def mesh_from_link(value: Any, name: str = "mesh") -> Mesh:
 def mesh_to_link(meshes: Mesh | Sequence[Mesh]) -> Any:
     """Native MESH value of one mesh or a batch; with counts when the sizes differ.
 
-    What this host's MESH has no field for is kept in the extra attributes ``lift3d_names`` and
-    ``lift3d_materials``, which the nodes of this pack read back.
+    What this host's MESH has no field for is kept in the extra attributes ``lift3d_names``,
+    ``lift3d_materials`` and ``lift3d_textured``, which the nodes of this pack read back.
     """
     batch = [meshes] if isinstance(meshes, Mesh) else list(meshes)
     if not batch:
@@ -107,6 +107,7 @@ def _make_native(fields: dict[str, Any], batch: Sequence[Mesh]) -> Any:
     native = cls(**given)  # type: ignore[misc]
     native.lift3d_names = tuple(mesh.name for mesh in batch)
     native.lift3d_materials = tuple(mesh.material for mesh in batch)
+    native.lift3d_textured = tuple(mesh.texture is not None for mesh in batch)
     return native
 
 
@@ -201,6 +202,8 @@ def _native_item(value: Any, index: int, name: str, material: Material) -> Mesh:
 
     colors = item("vertex_colors", vertex_end)
     uvs, texture = item("uvs", vertex_end), item("texture")
+    if texture is not None and not getattr(value, "lift3d_textured", (True,) * (index + 1))[index]:
+        texture = None  # white, because other parts of the batch have one
     return Mesh(
         vertices=value.vertices[index, :vertex_end].clone().float(),
         faces=value.faces[index, :face_end].clone().long(),

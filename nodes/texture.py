@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from ..core.geometry.uv import UnwrapParams, unwrap_mesh
-from ..core.pipelines.texture_projection import (
-    TextureParams,
-    project_texture,
-    project_vertex_colors,
-)
+from ..core.mesh import Mesh
+from ..core.pipelines.texture_parts import bake_own_texture, texture_parts
+from ..core.pipelines.texture_projection import TextureParams, project_vertex_colors
 from ..core.rendering.projection import VertexProjectionParams
 from .host import ADVANCED, compute_device, io, make_progress, make_schema
 from .sockets import (
@@ -82,7 +82,10 @@ class ProjectTexture(io.ComfyNode):
             "unwraps it.",
             search_aliases=["bake texture", "texture projection", "multiview bake", "retexture"],
             inputs=[
-                mesh_input(tooltip="Mesh to texture; its shape stays as it is."),
+                mesh_input(
+                    tooltip="Mesh to texture, or a batch of parts, each of which gets a texture "
+                    "of its own; shapes and names stay as they are."
+                ),
                 *view_inputs(),
                 texture_size_input("size_px", "Side of the square texture in pixels."),
                 io.Combo.Input(
@@ -103,7 +106,7 @@ class ProjectTexture(io.ComfyNode):
             ],
             outputs=[
                 MeshSocket.Output("mesh", tooltip="The mesh with UVs and texture."),
-                io.Image.Output("texture", tooltip="The texture as a picture."),
+                io.Image.Output("texture", tooltip="The texture as a picture, one per part."),
                 io.Image.Output("coverage", tooltip="How well each texel was seen: white is well."),
                 io.Image.Output(
                     "best_view", tooltip="One colour per view that counts most; black is unseen."
@@ -131,14 +134,18 @@ class ProjectTexture(io.ComfyNode):
             projection=VertexProjectionParams(cos_power=angle_falloff),
             keep_original=keep_original,
         )
-        *scene, silhouettes = _on_device(mesh, images, rig, masks)
-        baked = project_texture(
-            *scene, masks=silhouettes, params=params, on_progress=make_progress()
+        parts, *scene, silhouettes = _on_device(meshes_from_link(mesh), images, rig, masks)
+        made = texture_parts(
+            parts, *scene, masks=silhouettes, params=params, on_progress=make_progress()
         )
-        pictures = (baked.mesh.texture, baked.best_view_picture())
-        texture, best_view = (images_to_link(picture) for picture in pictures)
-        coverage = grey_to_link(baked.coverage[None])
-        return io.NodeOutput(mesh_to_link(baked.mesh), texture, coverage, best_view)
+        meshes = [part if one is None else one.mesh for part, one in zip(parts, made, strict=True)]
+        baked = [one for one in made if one is not None]
+        return io.NodeOutput(
+            mesh_to_link(meshes),
+            images_to_link(torch.stack([one.mesh.texture for one in baked])),
+            grey_to_link(torch.stack([one.coverage for one in baked])),
+            images_to_link(torch.stack([one.best_view_picture() for one in baked])),
+        )
 
 
 class ProjectVertexColors(io.ComfyNode):
@@ -175,9 +182,9 @@ class ProjectVertexColors(io.ComfyNode):
         masks: Any = None,
     ) -> Any:
         params = VertexProjectionParams(cos_power=angle_falloff)
-        *scene, silhouettes = _on_device(mesh, images, rig, masks)
+        (whole,), *scene, silhouettes = _on_device([mesh_from_link(mesh)], images, rig, masks)
         colored, coverage = project_vertex_colors(
-            *scene, masks=silhouettes, params=params, keep_original=keep_original
+            whole, *scene, masks=silhouettes, params=params, keep_original=keep_original
         )
         seen = float((coverage >= params.confidence).float().mean())
         return io.NodeOutput(mesh_to_link(colored), seen)
@@ -196,7 +203,10 @@ class UnwrapMesh(io.ComfyNode):
             "use the node to keep the same UVs over several bakes.",
             search_aliases=["uv unwrap", "xatlas", "texture coordinates", "uv map"],
             inputs=[
-                mesh_input(tooltip="Mesh to unwrap; a texture that it has is dropped."),
+                mesh_input(
+                    tooltip="Mesh to unwrap, or a batch of parts, each for itself; a texture that "
+                    "it has is dropped unless colours are baked."
+                ),
                 io.Combo.Input(
                     "method",
                     options=["auto", "xatlas", "parts"],
@@ -215,14 +225,31 @@ class UnwrapMesh(io.ComfyNode):
                     tooltip="Empty texels between charts.",
                     **ADVANCED,
                 ),
+                io.Boolean.Input(
+                    "bake_colors",
+                    default=False,
+                    tooltip="Turn vertex colours, or the texture on old UVs, into a texture on the "
+                    "new ones.",
+                ),
             ],
             outputs=[MeshSocket.Output("mesh", tooltip="The mesh with UVs.")],
         )
 
     @classmethod
-    def execute(cls, mesh: Any, method: str, resolution_px: int, padding_px: int) -> Any:
-        params = UnwrapParams(method, resolution_px, padding_px)
-        return io.NodeOutput(mesh_to_link(unwrap_mesh(mesh_from_link(mesh), params)))
+    def execute(
+        cls, mesh: Any, method: str, resolution_px: int, padding_px: int, bake_colors: bool
+    ) -> Any:
+        unwrap = UnwrapParams(method, resolution_px, padding_px)
+        baking = TextureParams(size_px=resolution_px, uvs="unwrap", unwrap=unwrap)
+        parts = meshes_from_link(mesh)
+        if all(part.is_empty for part in parts):
+            raise ValueError("The mesh has no faces; there is nothing to unwrap.")
+
+        def unwrapped(part: Mesh) -> Mesh:
+            return bake_own_texture(part, baking) if bake_colors else unwrap_mesh(part, unwrap)
+
+        made = [part if part.is_empty else unwrapped(part) for part in parts]
+        return io.NodeOutput(mesh_to_link(made))
 
 
 class SetMaterial(io.ComfyNode):
@@ -266,14 +293,14 @@ class SetMaterial(io.ComfyNode):
         return io.NodeOutput(mesh_to_link(changed))
 
 
-def _on_device(mesh: Any, images: Any, rig: Any, masks: Any) -> tuple[Any, ...]:
-    """Mesh, views, rig and masks as nouns on the device that draws meshes."""
+def _on_device(meshes: list[Mesh], images: Any, rig: Any, masks: Any) -> tuple[Any, ...]:
+    """Meshes, views, rig and masks as nouns on the device that draws meshes."""
     device = compute_device("mesh")
     views, cameras = images_from_link(images), rig_from_link(rig)
     require_rig_of(cameras, views)
     silhouettes = masks_from_link(masks)
     return (
-        mesh_from_link(mesh).to(device),
+        [mesh.to(device) for mesh in meshes],
         views.to(device),
         cameras.to(device),
         None if silhouettes is None else silhouettes.to(device),

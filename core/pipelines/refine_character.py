@@ -32,6 +32,8 @@ from .layer_params import LayerParams
 from .layer_refinement import refine_layer
 from .merge_parts import bake_vertex_colors
 from .normal_refinement import NormalTargets
+from .texture_parts import bake_own_texture
+from .texture_projection import TextureParams, project_texture
 
 LOGGER = logging.getLogger(__name__)
 
@@ -157,6 +159,7 @@ def refine_character(
     fixed: Sequence[Mesh] = (),
     register: bool = True,
     check_mirror: bool = True,
+    texture_px: int = 0,
     on_progress: ProgressCallback = ignore_progress,
 ) -> RefinedCharacter:
     """Refine layers from the inside out.
@@ -166,6 +169,8 @@ def refine_character(
         fixed: further meshes that stay as they are, inside all layers.
         register: shift every view sideways to where it fits the mesh best.
         check_mirror: swap left and right of all parts if that fits the silhouettes better.
+        texture_px: side of a texture that every part gets, also those that are kept; 0 leaves
+            them with vertex colours.
         on_progress: called after every step. `StopEarly` ends the run and keeps the layers that
             were finished; anything else passes on.
 
@@ -192,7 +197,7 @@ def refine_character(
         try:
             line = _why_kept(layer)
             if line is None:
-                parts[index] = _refine_and_color(layer, inner, register, report)
+                parts[index] = _refine_and_color(layer, inner, register, texture_px, report)
                 refined.append(layer.mesh.name)
                 line = _describe(parts[index], inner)
             lines.append(line)
@@ -202,6 +207,8 @@ def refine_character(
         except ValueError as error:
             LOGGER.exception("The layer %s failed.", layer.mesh.name)
             lines.append(f"{layer.mesh.name}: not refined. {error}")
+    if texture_px:
+        parts = [_with_texture(part, texture_px) for part in parts]
     _tell_end(on_progress, lines)
     return RefinedCharacter(tuple(parts), tuple(refined), tuple(lines))
 
@@ -233,7 +240,11 @@ def _looks_mirrored(layers: Sequence[CharacterLayer]) -> bool:
 
 
 def _refine_and_color(
-    layer: CharacterLayer, inner: Sequence[Mesh], register: bool, on_progress: ProgressCallback
+    layer: CharacterLayer,
+    inner: Sequence[Mesh],
+    register: bool,
+    texture_px: int,
+    on_progress: ProgressCallback,
 ) -> Mesh:
     views = layer.views
     assert views is not None  # `_why_kept` saw to it
@@ -257,7 +268,10 @@ def _refine_and_color(
         hair_mask=layer.hair_mask,
         on_progress=on_progress,
     )
-    return color_layer(mesh, inner, views, layer)
+    colored = color_layer(mesh, inner, views, layer)
+    if not texture_px:
+        return colored
+    return texture_layer(colored, inner, views, layer, texture_px)
 
 
 @torch.no_grad()
@@ -269,15 +283,9 @@ def color_layer(
     What no view sees takes the colours of the start, or spreads from what is seen.
     """
     scene = merge_meshes([Mesh(item.vertices, item.faces) for item in (mesh, *inner)])
-    masks = views.masks
-    if layer.hair_mask is not None and bool(layer.hair_mask.any()):
-        masks = _front_limited_to(masks, layer.hair_mask)
-    weights = layer.params.color_view_weights
-    params = VertexProjectionParams(
-        view_weights=weights if len(weights) == len(views.rig) else None
-    )
+    params = VertexProjectionParams(view_weights=_color_weights(views, layer))
     found, support = project_views_to_vertices(
-        scene, views.rgb, views.rig, masks=masks, params=params
+        scene, views.rgb, views.rig, masks=_color_masks(views, layer), params=params
     )
     colors, support = found[: mesh.num_vertices], support[: mesh.num_vertices]
     trust = (support / params.confidence).clamp(0, 1)[:, None]
@@ -285,6 +293,46 @@ def color_layer(
     seen = seen if bool(seen.any()) else support > 0
     colors = trust * colors + (1 - trust) * _unseen_colors(mesh, layer.mesh, colors, seen)
     return replace(mesh, vertex_colors=colors.clamp(0, 1), material=Material())
+
+
+def texture_layer(
+    mesh: Mesh, inner: Sequence[Mesh], views: LevelViews, layer: CharacterLayer, size_px: int
+) -> Mesh:
+    """A texture from the views, as `color_layer` does it for vertices.
+
+    What no view sees keeps the vertex colours of ``mesh``.
+    """
+    projection = replace(TextureParams().projection, view_weights=_color_weights(views, layer))
+    baked = project_texture(
+        mesh,
+        views.rgb,
+        views.rig,
+        masks=_color_masks(views, layer),
+        params=TextureParams(
+            size_px=size_px, uvs="unwrap", projection=projection, keep_original=True
+        ),
+        occluders=inner,
+        require_seen=False,
+    )
+    return baked.mesh
+
+
+def _with_texture(mesh: Mesh, size_px: int) -> Mesh:
+    if mesh.is_empty or mesh.texture is not None:
+        return mesh
+    return bake_own_texture(mesh, TextureParams(size_px=size_px))
+
+
+def _color_weights(views: LevelViews, layer: CharacterLayer) -> tuple[float, ...] | None:
+    weights = layer.params.color_view_weights
+    return weights if len(weights) == len(views.rig) else None
+
+
+def _color_masks(views: LevelViews, layer: CharacterLayer) -> Tensor:
+    """Masks of the views; the front one ends where the hair mask does, if there is one."""
+    if layer.hair_mask is None or not bool(layer.hair_mask.any()):
+        return views.masks
+    return _front_limited_to(views.masks, layer.hair_mask)
 
 
 def _unseen_colors(mesh: Mesh, start: Mesh, colors: Tensor, seen: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -15,7 +16,7 @@ from ..geometry.dilation import dilate_texture, fill_along_surface
 from ..geometry.uv import UnwrapParams, apply_unwrap, unwrap_map
 from ..geometry.uv_coverage import inspect_uvs, move_islands_to_first_tile
 from ..geometry.vertex_fill import fill_unseen_vertices
-from ..mesh import Mesh
+from ..mesh import Mesh, merge_meshes
 from ..progress import Progress, ProgressCallback, ignore_progress
 from ..rendering.projection import (
     VertexProjectionParams,
@@ -152,6 +153,8 @@ def project_texture(
     *,
     masks: Float[Tensor, "view height width"] | None = None,
     params: TextureParams | None = None,
+    occluders: Sequence[Mesh] = (),
+    require_seen: bool = True,
     on_progress: ProgressCallback = ignore_progress,
 ) -> TextureProjection:
     """Bake pictures of a mesh into a texture.
@@ -166,11 +169,14 @@ def project_texture(
         rig: one camera per picture.
         masks: where the pictures show the object; the mesh's own silhouette when None.
         params: size, mode and weights.
+        occluders: further meshes that the pictures show; they hide what is behind them.
+        require_seen: False gives a mesh that no view sees its own colours, with a warning.
         on_progress: called after unwrapping, each view, and filling.
 
     Raises:
-        ValueError: pictures, cameras and mesh do not fit together, no texel is seen, or
-            ``uvs="keep"`` and the mesh's coordinates cannot hold a baked texture.
+        ValueError: pictures, cameras and mesh do not fit together, no texel is seen though
+            ``require_seen``, or ``uvs="keep"`` and the mesh's coordinates cannot hold a baked
+            texture.
     """
     params = params or TextureParams()
     views, masks = _split_alpha(views, masks)
@@ -178,10 +184,11 @@ def project_texture(
     weights = resolve_view_weights(params.projection.view_weights, len(rig))
     total = len(kept) + 3
     on_progress(Progress(0, total, "Preparing texture coordinates"))
-    target, source = _mesh_with_uvs(mesh, params)
+    target, source = mesh_with_uvs(mesh, params)
     on_progress(Progress(1, total, "Finding what each view sees"))
     texels = rasterize_texels(target, params.size_px)
-    geometry = trace_views(mesh, views, rig, masks, params.projection, kept)
+    scene = merge_meshes([mesh, *occluders]) if occluders else mesh
+    geometry = trace_views(scene, views, rig, masks, params.projection, kept)
     colors = project_views_to_texels(
         target,
         texels,
@@ -195,7 +202,12 @@ def project_texture(
             Progress(1 + done, total, f"Projected view {rig.names[kept[done - 1]]}")
         ),
     )
-    own = _own_texel_values(mesh, target, source, texels) if params.keep_original else None
+    hidden = not bool((colors.support > 0).any())
+    if hidden:
+        _tell_hidden(mesh, require_seen)
+    own = None
+    if params.keep_original or hidden:
+        own = own_texel_values(mesh, target, source, texels)
     baked = _finish(colors, texels, own, params)
     on_progress(Progress(total - 1, total, "Filling seams"))
     result = _assemble(mesh, target, source, texels, baked, colors, kept, params)
@@ -214,7 +226,7 @@ def _split_alpha(views: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor | 
     return views[..., :3], masks
 
 
-def _mesh_with_uvs(mesh: Mesh, params: TextureParams) -> tuple[Mesh, Tensor]:
+def mesh_with_uvs(mesh: Mesh, params: TextureParams) -> tuple[Mesh, Tensor]:
     """The mesh with usable coordinates, and the vertex of the given mesh behind each of its own."""
     identity = torch.arange(mesh.num_vertices, device=mesh.vertices.device)
     if mesh.uvs is not None and params.uvs != "unwrap":
@@ -250,8 +262,15 @@ def _own_vertex_colors(mesh: Mesh) -> Tensor:
     return colors * _base_color(mesh)
 
 
-def _own_texel_values(mesh: Mesh, target: Mesh, source: Tensor, texels: Texels) -> Tensor:
-    """The mesh's former colours at the texels."""
+def own_texel_values(mesh: Mesh, target: Mesh, source: Tensor, texels: Texels) -> Tensor:
+    """The mesh's own colours at texels of the same mesh with other coordinates.
+
+    Args:
+        mesh: carries texture, vertex colours or only a colour factor.
+        target: the mesh with its new coordinates.
+        source: vertex of ``mesh`` behind each vertex of ``target``.
+        texels: of ``target``.
+    """
     if mesh.texture is not None and mesh.uvs is not None:
         uvs = texels.interpolate(mesh.uvs[source], target.faces)
         return sample_texture(mesh.texture, uvs) * _base_color(mesh)
@@ -261,16 +280,32 @@ def _own_texel_values(mesh: Mesh, target: Mesh, source: Tensor, texels: Texels) 
     return _base_color(mesh).expand(len(texels.index), 3)
 
 
+def own_shine(
+    mesh: Mesh, target: Mesh, source: Tensor, texels: Texels, size_px: int
+) -> Tensor | None:
+    """The mesh's metallic-roughness picture on the coordinates of ``target``; None without one."""
+    shine = mesh.metallic_roughness
+    if shine is None or mesh.uvs is None or target.num_vertices == mesh.num_vertices:
+        return shine
+    values = sample_texture(shine, texels.interpolate(mesh.uvs[source], target.faces))
+    covered = texels.scatter(torch.ones_like(texels.index, dtype=torch.bool), size_px)
+    return dilate_texture(texels.scatter(values, size_px), covered)
+
+
+def _tell_hidden(mesh: Mesh, require_seen: bool) -> None:
+    if require_seen:
+        raise ValueError(
+            "No view sees any part of the mesh. Check that the cameras belong to the pictures, "
+            "that the mesh lies in front of them and that its masks show it."
+        )
+    LOGGER.warning("No view shows '%s'; it keeps its own colours.", mesh.name)
+
+
 def _finish(
     colors: TexelColors, texels: Texels, own: Tensor | None, params: TextureParams
 ) -> Tensor:
     """Colours of all texels [texel, 3]: seen ones, blended into what replaces unseen ones."""
     trust = _smoothstep(colors.support / params.projection.confidence)
-    if not bool((trust > 0).any()):
-        raise ValueError(
-            "No view sees any part of the mesh. Check that the cameras belong to the pictures, "
-            "that the mesh lies in front of them and that its masks show it."
-        )
     if own is not None:
         return trust[:, None] * colors.values + (1 - trust[:, None]) * own.to(colors.values)
     return fill_along_surface(colors.values, trust, texels.positions, texels.normals, texels.areas)
@@ -291,10 +326,6 @@ def _assemble(
     texture = dilate_texture(
         texels.scatter(baked.clamp(0, 1), size), covered, padding_px=params.seam_padding_px
     )
-    shine = mesh.metallic_roughness
-    if shine is not None and mesh.uvs is not None and target.num_vertices != mesh.num_vertices:
-        values = sample_texture(shine, texels.interpolate(mesh.uvs[source], target.faces))
-        shine = dilate_texture(texels.scatter(values, size), covered)
     seen = (colors.support > 0).to(texels.areas)
     view_numbers = torch.tensor([*kept, -1], device=colors.best_view.device)  # index -1: none
     best_view = torch.full((size * size,), -1, device=colors.best_view.device)
@@ -303,7 +334,7 @@ def _assemble(
         mesh=replace(
             target,
             texture=texture.to(mesh.vertices.dtype),
-            metallic_roughness=shine,
+            metallic_roughness=own_shine(mesh, target, source, texels, size),
             vertex_colors=None,
             material=replace(mesh.material, base_color=(1.0, 1.0, 1.0)),
         ),

@@ -131,6 +131,36 @@ def test_drawn_views_come_back_as_texture(mesh_link, tetrahedron: Mesh) -> None:
     assert float((drawn - images).abs().mean()) < 0.03
 
 
+@pytest.mark.parametrize("from_views", [True, False])
+def test_named_parts_become_one_glb_with_a_texture_each(out: Path, from_views: bool) -> None:
+    ball = trimesh.creation.icosphere(subdivisions=2, radius=0.4)
+    parts = [
+        Mesh(
+            torch.tensor(ball.vertices + [x, 0, 0], dtype=torch.float32),
+            torch.tensor(ball.faces),
+            vertex_colors=torch.tensor(color).expand(len(ball.vertices), 3),
+            name=name,
+        )
+        for x, color, name in ((-0.5, (0.8, 0.1, 0.1), "body"), (0.5, (0.1, 0.1, 0.8), "hair"))
+    ]
+    link = mesh_to_link(parts)
+    if from_views:
+        rig, _ = outputs(cameras.MakeRig)
+        images = outputs(views.RenderMesh, mesh=link, size_px=64, rig=rig)[0]
+        link, pictures, *_ = outputs(
+            texture.ProjectTexture, mesh=link, images=images, rig=rig, size_px=64
+        )
+        assert pictures.shape == (2, 64, 64, 3)
+    else:
+        (link,) = outputs(texture.UnwrapMesh, mesh=link, resolution_px=64, bake_colors=True)
+    _, relative = outputs(assets.SaveMesh, mesh=link)
+    for part, back in zip(parts, read_mesh(out / relative), strict=True):
+        assert back.name == part.name and back.num_faces == part.num_faces
+        assert back.texture.shape == (64, 64, 3) and back.vertex_colors is None
+        middle = back.texture.flatten(0, 1).median(dim=0).values
+        assert torch.allclose(middle, part.vertex_colors[0], atol=0.03)
+
+
 def test_drawn_views_come_back_as_vertex_colors() -> None:
     ball = trimesh.creation.icosphere(subdivisions=3, radius=0.9)
     rig, _ = outputs(cameras.MakeRig, preset="orbit", views=4)

@@ -49,6 +49,12 @@ def test_parts_of_different_size_travel_as_a_padded_batch(tetrahedron, textured_
     assert torch.equal(parts[1].faces, textured_quad.faces)
 
 
+def test_colours_of_a_part_survive_beside_a_textured_one(tetrahedron, textured_quad) -> None:
+    plain, textured = meshes_from_link(mesh_to_link([tetrahedron, textured_quad]))
+    assert plain.texture is None and textured.texture is not None
+    assert torch.allclose(plain.vertex_colors, tetrahedron.vertex_colors, atol=1e-6)
+
+
 def test_a_batch_is_merged_when_one_mesh_is_wanted(tetrahedron, textured_quad) -> None:
     merged = mesh_from_link(mesh_to_link([tetrahedron, textured_quad]))
     assert merged.num_faces == 6 and merged.vertex_colors is not None and merged.texture is None

@@ -22,6 +22,7 @@ from lift3d.core.pipelines.refine_character import (
     refine_character,
 )
 from lift3d.core.progress import Progress, StopEarly
+from lift3d.core.rendering.texture import sample_texture
 
 PX = 48
 RIG = make_stdgen_rig()
@@ -83,6 +84,20 @@ def test_all_layers_are_refined_and_take_the_colours_of_their_level(levels):
         seen = clear_of(GOAL[:index], mesh.vertices)
         assert float(off[seen].max()) < 0.05 and float(seen.float().mean()) > 0.4
     assert "body: " in made.lines[0] and "of its vertices in body" in made.lines[1]
+
+
+def test_every_part_gets_a_texture_from_the_views_of_its_level(levels):
+    layers = starts(levels)
+    layers[2] = layer(GOAL[2], None)  # kept, and its vertex colours become its texture
+    made = refine_character(layers, register=False, check_mirror=False, texture_px=128)
+    assert made.refined == ("body", "clothes")
+    for index, mesh in enumerate(made.parts):
+        assert mesh.texture.shape == (128, 128, 3) and mesh.vertex_colors is None
+        off = sample_texture(mesh.texture, mesh.uvs) - torch.tensor(COLORS[mesh.name])
+        seen = clear_of(GOAL[:index] if index < 2 else [], mesh.vertices)
+        assert float(off[seen].abs().max()) < 0.06
+    bare = refine_character(layers, register=False, check_mirror=False)
+    assert all(mesh.texture is None for mesh in bare.parts)
 
 
 def test_an_interruption_keeps_finished_layers(levels):
