@@ -189,6 +189,18 @@ class LargeReconstructionModel(nn.Module):
             self.features(triplane, self.from_world(points))
         )
 
+    def semantic_density_field(
+        self, triplane: Triplane
+    ) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+        """Density, colour and probabilities of classes, for `rendering.semantic_volume`."""
+
+        def field(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            features = self.features(triplane, self.from_world(points))
+            density, rgb = self.decoder.density_rgb(features)
+            return density, rgb, self.decoder.semantic_logits(features).softmax(dim=-1)
+
+        return field
+
 
 @functools.cache
 def load_lrm_params(name: PublishedLrm) -> LrmParams:

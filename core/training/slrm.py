@@ -46,6 +46,7 @@ from .character_dataset import CharacterDataParams, LevelTruth, TrainingCharacte
 from .config import settings_as_json
 from .loop import LoopParams, Losses, TrainingLoop
 from .slrm_losses import SlrmLossParams, picture_losses, point_losses, surface_losses
+from .slrm_sheets import write_slrm_sheet
 from .slrm_start import count_trained, freeze_for_lora, start_from
 from .workers import find_workers
 
@@ -216,18 +217,13 @@ class SlrmTraining(nn.Module):
     ) -> Losses:
         rig, level, goal = self._pick(truth, generator)
         height, width = goal.alpha.shape[1:]
-
-        def field_of(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            features = self.model.features(triplane, self.model.from_world(points))
-            density, rgb = self.model.decoder.density_rgb(features)
-            return density, rgb, self.model.decoder.semantic_logits(features).softmax(dim=-1)
-
         seed = int(torch.randint(1 << 30, (1,), generator=generator))
         volume = VolumeParams(
             num_samples=self.params.samples, stratified=True, seed=seed, bound=1.05
         )
+        field = self.model.semantic_density_field(triplane)
         drawn = render_classes(
-            field_of, rig, self._kept(level), width=width, height=height, params=volume
+            field, rig, self._kept(level), width=width, height=height, params=volume
         )
         return picture_losses(drawn.rgb, drawn.alpha, drawn.semantics, goal, self.params.losses)
 
@@ -293,7 +289,13 @@ def train_slrm(params: SlrmParams, on_progress: ProgressCallback) -> list[Path]:
     torch.manual_seed(params.loop.seed)
     training = SlrmTraining(params, data).to(workers.device)
     loop = TrainingLoop(training, params.output, params.loop, workers)
-    loop.run(training.loss, on_progress=told)
+    loop.run(
+        training.loss,
+        on_progress=told,
+        sample=lambda step: write_slrm_sheet(
+            params.output / f"sheet_{step:06}.png", training.model, data, title=f"step {step}"
+        ),
+    )
     if not workers.is_first:
         return []
     with loop.averaged():
