@@ -157,9 +157,11 @@ def _draw_parts(
         replace(part, vertex_colors=CLASS_COLORS[label % len(CLASS_COLORS)])
         for part, label in zip(parts, labels, strict=True)
     ]
-    size = {"width": size_px, "height": size_px}
-    classes = render_mesh(merge_parts(flat), sheet_rig(), shading="headlight", **size)
-    return classes.rgb, render_mesh(merge_parts(parts), sheet_rig(), **size).rgb
+    rig, whole = sheet_rig(), merge_parts(parts)
+    classes = render_mesh(
+        merge_parts(flat), rig, width=size_px, height=size_px, shading="headlight"
+    )
+    return classes.rgb, render_mesh(whole, rig, width=size_px, height=size_px).rgb
 
 
 def _draw_density(
