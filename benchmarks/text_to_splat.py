@@ -15,9 +15,11 @@ the same start, seed, cameras and step sizes. Columns of the comparison:
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +28,7 @@ import torch
 from ..core.camera import make_orbit_rig
 from ..core.datasets.procedural_objects import make_object
 from ..core.diffusion.diffusers_model import load_diffusers_model
+from ..core.diffusion.embedded import embedded_path
 from ..core.diffusion.model import DiffusionModel
 from ..core.diffusion.objective import Distiller, ObjectiveKind
 from ..core.evaluation.contact_sheet import make_contact_sheet
@@ -58,6 +61,43 @@ COLUMNS = (
     "objective", "iterations", "evaluations", "hue", "category", "IoU", "sharpness", "edge", "s",
 )  # fmt: skip
 GUIDANCE: dict[ObjectiveKind, float] = {"ge3d": 3.0, "sds": 10.0, "ism": 3.0}
+
+
+@functools.cache
+def model_named(name: str) -> DiffusionModel:
+    """The model of this process.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return load_diffusers_model(embedded_path(name) or Path(name), device="cpu")
+
+
+@functools.cache
+def library_of(per_category: int) -> SilhouetteLibrary:
+    """The silhouettes of this process."""
+    return make_silhouette_library(EMBEDDED_CATEGORIES, per_category=per_category)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One object to make, in whatever process.
+
+    Attributes:
+        case: the prompt.
+        model: embedded model, or a folder.
+        params: settings.
+        per_category: size of the silhouette library.
+        gaussians: to start with.
+        threads: of torch; 0 leaves them.
+    """
+
+    case: PromptCase
+    model: str
+    params: TextToSplatParams
+    per_category: int
+    gaussians: int
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -128,23 +168,21 @@ def evaluations_per_iteration(model: DiffusionModel, params: TextToSplatParams) 
     return distiller.denoise.entries / 40
 
 
-def params_of(kind: ObjectiveKind, iterations: int) -> TextToSplatParams:
+def params_of(kind: ObjectiveKind, iterations: int, views: int = 0) -> TextToSplatParams:
     """The small preset with one of the objectives."""
-    params = choose_params("small", RunChoices(iterations=iterations, preview_every=0))
+    params = choose_params("small", RunChoices(iterations=iterations, views=views, preview_every=0))
     objective = replace(params.objective, kind=kind, guidance_scale=GUIDANCE[kind])
     return replace(params, objective=objective)
 
 
-def make_one(
-    case: PromptCase,
-    model: DiffusionModel,
-    params: TextToSplatParams,
-    library: SilhouetteLibrary,
-    gaussians: int,
-) -> Made:
+def make_one(task: Task) -> Made:
     """Make an object and score it."""
+    if task.threads:
+        torch.set_num_threads(task.threads)
+    case, library = task.case, library_of(task.per_category)
+    model = model_named(task.model)
     began = time.perf_counter()
-    cloud, report = text_to_splat(case.prompt, model, start_splats(gaussians), params)
+    cloud, report = text_to_splat(case.prompt, model, start_splats(task.gaussians), task.params)
     seconds = time.perf_counter() - began
     score = score_splats(cloud, case, library)
     return Made(
@@ -152,6 +190,14 @@ def make_one(
         category_iou(cloud, case, library), relative_sharpness(cloud, case),
         edge_width_px(splat_silhouettes(centred_splats(cloud))), seconds, report.evaluations,
     )  # fmt: skip
+
+
+def make_all(tasks: list[Task], jobs: int) -> list[Made]:
+    """Make every object, in so many processes."""
+    if jobs == 1:
+        return [make_one(task) for task in tasks]
+    with ProcessPoolExecutor(jobs, mp_context=torch.multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(make_one, [replace(task, threads=1) for task in tasks]))
 
 
 def category_iou(cloud: GaussianCloud, case: PromptCase, library: SilhouetteLibrary) -> float:
@@ -213,46 +259,53 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--model", default="views", help="embedded model, or a folder")
     parser.add_argument("--prompts", type=int, default=12)
     parser.add_argument("--iterations", type=int, default=0, help="of GE3D; 0 takes the preset's")
-    parser.add_argument("--gaussians", type=int, default=2000)
+    parser.add_argument("--views", type=int, default=0, help="per iteration; 0 takes the preset's")
+    parser.add_argument("--gaussians", type=int, default=1500)
     parser.add_argument("--only", default=",".join(OBJECTIVES), help="objectives, comma-separated")
+    parser.add_argument("--jobs", type=int, default=1, help="objects at a time, a core each")
     parser.add_argument("--overhead", action="store_true", help="measure the overhead alone")
     parser.add_argument("--quick", action="store_true", help="two prompts, few iterations")
     parser.add_argument("--out", type=Path, default=Path("output"))
     options = parser.parse_args(arguments)
     try:
-        model = load_diffusers_model(options.model, device="cpu")
+        model = model_named(options.model)
     except FileNotFoundError as error:
         print(f"Not run: {error}")
         return 0
     print("\n".join(measure_overhead(model, 5000, 3 if options.quick else 20)), flush=True)
-    if options.overhead:
-        return 0
+    if not options.overhead:
+        compare(options, model)
+    return 0
+
+
+def compare(options: argparse.Namespace, model: DiffusionModel) -> None:
+    """Print the table of the objectives and write the sheet."""
     count = 2 if options.quick else options.prompts
     cases = held_out_cases()
     cases = cases[:: max(len(cases) // count, 1)][:count]
-    library = make_silhouette_library(EMBEDDED_CATEGORIES, per_category=4 if options.quick else 24)
     iterations = options.iterations or (
         10 if options.quick else params_of("ge3d", 0).run.iterations
     )
-    budget = iterations * evaluations_per_iteration(model, params_of("ge3d", iterations))
-    print(
-        "\n| objective | iterations | evaluations | hue | category | IoU | sharpness | edge | s |"
-    )
-    print("|" + " --- |" * 9, flush=True)
+    goal = params_of("ge3d", iterations, options.views)
+    budget = iterations * evaluations_per_iteration(model, goal)
+    print("\n| " + " | ".join(COLUMNS) + " |\n" + "|" + " --- |" * len(COLUMNS), flush=True)
     results: dict[str, list[Made]] = {}
     for kind in (kind for kind in OBJECTIVES if kind in options.only.split(",")):
-        each = evaluations_per_iteration(model, params_of(kind, iterations))
+        each = evaluations_per_iteration(model, params_of(kind, iterations, options.views))
         number = max(round(budget / each), 1)
-        params = params_of(kind, number)
-        results[kind] = [
-            make_one(case, model, params, library, options.gaussians) for case in cases
-        ]
+        params = params_of(kind, number, options.views)
+        tasks = [
+            Task(
+                case, options.model, params, 4 if options.quick else 24, options.gaussians, 0
+            )
+            for case in cases
+        ]  # fmt: skip
+        results[kind] = make_all(tasks, options.jobs)
         print(table_row(kind, results[kind], number), flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     sheet = options.out / "text_to_splat.png"
     write_png(sheet, contact_sheet(results))
     print(f"\nSheet: {sheet}")
-    return 0
 
 
 if __name__ == "__main__":
