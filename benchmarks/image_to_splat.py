@@ -2,12 +2,24 @@
 
     python run.py bench image_to_splat [--meshes FOLDER] [--no-procedural] [--held-out 32]
 
+GSV3D's ablation, after the trainings core/configs/ablation_*.yaml (one line):
+
+    python run.py bench image_to_splat --no-procedural --held-out 32 --no-fit --no-images
+        --decoder full=models/embedded/gaussian_decoder
+        no-picture=build/ablation/without_picture/decoder
+        views-4=build/ablation/views_4/decoder views-8=build/ablation/views_8/decoder
+
+View consistency before and after geometric distillation, object by object with the same noise:
+
+    python run.py bench image_to_splat --no-procedural --held-out 32 --distillation
+
 Rows: "fit N", Gaussians optimised from N true frames (the training-free fallback); "decoder N", a
 trained decoder on the true latents of N frames, with its name if there are several; "image, ...",
 an orbit model's frames of one picture, decoded or fitted. Decoder and orbit model are the embedded
 ones unless named; rows whose weights are missing are left out, and named. The protocol and every
 convention are printed above the table; cpu s is the time of one reconstruction without the judging;
-agreement is the PSNR of renders against the frames that the orbit model had sampled.
+agreement is the PSNR of renders against the frames that the orbit model had sampled. A
+reconstruction without a surface is missed: it counts with IoU and F of 0, and not in CD.
 """
 
 from __future__ import annotations
@@ -37,7 +49,7 @@ from lift3d.core.evaluation.shape_scores import Alignment, Normalization, ShapeC
 from lift3d.core.evaluation.view_scores import Averaging, ViewProtocol
 from lift3d.core.formats.png import write_png
 from lift3d.core.gaussian_cloud import GaussianCloud
-from lift3d.core.mesh import Mesh
+from lift3d.core.mesh import Mesh, NoSurfaceError
 from lift3d.core.pipelines.decode_gaussians import decode_gaussians
 from lift3d.core.pipelines.image_to_orbit import OrbitParams, image_to_orbit
 from lift3d.core.pipelines.orbit_scores import (
@@ -55,6 +67,10 @@ from lift3d.core.training.encoded_orbits import read_vae
 
 HELD_OUT_SEED = 9_600_000
 SHOWN_VIEWS = 4
+LORA = " + LoRA"
+NOTHING = GaussianCloud(
+    torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, 1, 3)
+)
 
 
 class Made(NamedTuple):
@@ -88,42 +104,53 @@ def fit(images: torch.Tensor, rig: ViewRig, options: argparse.Namespace) -> Gaus
 
 def make_methods(options: argparse.Namespace, protocol: ViewProtocol) -> dict[str, Method]:
     """What is measured, by the name of its row."""
-    methods = {} if options.no_fit else {
+    with_fit = not options.no_fit and not options.distillation
+    methods = {} if not with_fit else {
         f"fit {count}": fit_method(count, options, protocol) for count in options.frames or [16]
     }  # fmt: skip
     decoders = find_decoders(options)
     for name, decoder in decoders.items():
         for count in options.frames or [decoder.facts.num_frames]:
-            methods[f"{name} {count}"] = decoder_method(decoder, count, options, protocol)
+            if not options.distillation:
+                methods[f"{name} {count}"] = decoder_method(decoder, count, options, protocol)
+    if options.no_images:
+        return methods
     first = next(iter(decoders.values()), None)
     orbit = options.orbit or embedded_path("orbit")
-    if options.no_images or orbit is None or not Path(orbit).exists():
+    if orbit is None or not Path(orbit).exists():
         print("No orbit model: rows of images are left out.")
         return methods
-    model = load_orbit_model(orbit)
-    lora = options.lora or embedded_path("orbit/geometric.safetensors")
-    models = {"": model}
-    if lora is not None:
-        models[" + LoRA"] = with_orbit_lora(load_orbit_model(orbit), lora)
-    for name, each in models.items():
-        methods[f"image{name}, fit"] = image_method(each, None, options, protocol)
+    for name, model in orbit_models(orbit, options).items():
+        if with_fit:
+            methods[f"image{name}, fit"] = image_method(model, None, options, protocol)
         if first is not None:
-            methods[f"image{name}, decoder"] = image_method(each, first, options, protocol)
-    if options.no_fit:
-        methods = {name: run for name, run in methods.items() if "fit" not in name}
+            methods[f"image{name}, decoder"] = image_method(model, first, options, protocol)
     return methods
+
+
+def orbit_models(orbit: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The orbit model by an empty name, and with its LoRA."""
+    models = {"": load_orbit_model(orbit)}
+    lora = options.lora or embedded_path("orbit/geometric.safetensors")
+    if lora is not None:
+        models[LORA] = with_orbit_lora(load_orbit_model(orbit), lora)
+    return models
 
 
 def find_decoders(options: argparse.Namespace) -> dict[str, GaussianDecoderModel]:
     """Decoders by the name of their rows; the embedded one if none is named."""
     embedded = embedded_path("gaussian_decoder")
-    folders = options.decoder or ([] if embedded is None else [embedded])
-    if not folders:
+    given = options.decoder or ([] if embedded is None else [str(embedded)])
+    if not given:
         print("No Gaussian decoder: its rows are left out.")
-    loaded = [load_gaussian_decoder(folder) for folder in folders]
-    if len(loaded) == 1:
-        return {"decoder": loaded[0]}
-    return {f"decoder {one.name}": one for one in loaded}
+    found = {}
+    for text in given:
+        name, _, folder = text.rpartition("=")
+        decoder = load_gaussian_decoder(folder)
+        found["decoder" if len(given) == 1 else f"decoder {name or decoder.name}"] = decoder
+    if len(found) < len(given):
+        raise ValueError(f"Decoders must have different names (NAME=FOLDER), got {given}.")
+    return found
 
 
 def fit_method(count: int, options: argparse.Namespace, protocol: ViewProtocol) -> Method:
@@ -175,7 +202,9 @@ def image_method(
         elevation = protocol.elevation_of(index)
         rig = even_rig(1, elevation, facts.radius, facts.fov_y_deg)
         picture = frames_of(truth, rig, facts.size_px)[0]
-        params = OrbitParams(elevations_deg=(elevation,), seed=index, keep_input=False)
+        params = OrbitParams(
+            elevations_deg=(elevation,), steps=options.sampling_steps, seed=index, keep_input=False
+        )
         made = image_to_orbit(model, picture, params)
         if decoder is None:
             cloud = fit(made.images, made.rig, options)
@@ -204,11 +233,18 @@ def make_parser() -> argparse.ArgumentParser:
         "--frames", type=int, nargs="+", help="such as 4 8 16; else what a decoder was trained with"
     )
     parser.add_argument(
-        "--decoder", type=Path, nargs="+", help="folders of decoders; else the embedded one"
+        "--decoder", nargs="+", metavar="[NAME=]FOLDER", help="decoders; else the embedded one"
     )
     parser.add_argument("--vae", type=Path, help="autoencoder of the decoders; else the embedded")
     parser.add_argument("--orbit", type=Path, help="orbit model; else the embedded one")
     parser.add_argument("--lora", type=Path, help="LoRA of geometric distillation")
+    parser.add_argument(
+        "--distillation", action="store_true",
+        help="only the orbit model with its decoder, without and with the LoRA; views only",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sampling-steps", type=int, default=0, help="of the orbit model; 0: its own"
+    )
     parser.add_argument("--no-fit", action="store_true", help="leave out what is optimised")
     parser.add_argument("--no-images", action="store_true", help="leave out the orbit model")
     parser.add_argument("--gaussians", type=int, default=8000, help="of the fit")
@@ -237,7 +273,8 @@ def rules_of(options: argparse.Namespace) -> OrbitScoreParams:
             options.normalize, options.align, options.squared, options.reduction,
             tuple(options.taus), options.points,
         ),
-        SplatToMeshParams(resolution=options.mesh_resolution, num_views=32),
+        None if options.distillation
+        else SplatToMeshParams(resolution=options.mesh_resolution, num_views=32),
     )  # fmt: skip
 
 
@@ -250,8 +287,12 @@ def main(arguments: list[str]) -> int:
         print(f"Nothing to run: --only {options.only} fits no object.")
         return 2
     rules = rules_of(options)
-    print(f"{rules.protocol.text()}. {rules.convention.text()}. Mesh: TSDF of the Gaussians.\n")
+    shape = f" {rules.convention.text()}. Mesh: TSDF of the Gaussians."
+    print(f"{rules.protocol.text()}.{'' if options.distillation else shape}\n")
     methods = make_methods(options, rules.protocol)
+    if not methods:
+        print("Nothing to run: no method is left.")
+        return 2
     sums: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
     rows: list[tuple[str, list[torch.Tensor]]] = []
     for index, (name, truth) in enumerate(objects.items()):
@@ -266,8 +307,11 @@ def main(arguments: list[str]) -> int:
                 rows += [(f"{name}: truth", some_of(scores.truth))] if first else []
                 rows.append((row, some_of(scores.drawn)))
     for row, found in sums.items():
-        mean = {key: sum(one[key] for one in found) / len(found) for key in found[0]}
-        print(line(f"**mean, {row}**", mean))
+        print(line(f"**mean, {row}**", means(found)))
+    if f"image{LORA}, decoder" in sums:
+        before, after = sums["image, decoder"], sums[f"image{LORA}, decoder"]
+        print("\n" + difference_text("agreement", before, after))
+        print(difference_text("PSNR", before, after))
     write_sheet(options.out / "image_to_splat.png", rows)
     return 0
 
@@ -277,13 +321,38 @@ def measure(
 ) -> tuple[dict[str, float], OrbitScores]:
     """One reconstruction: the numbers of its row, and its pictures."""
     begin = time.process_time()
-    made = method(truth, index)
+    try:
+        made = method(truth, index)
+    except NoSurfaceError as error:  # such as frames that show nothing
+        logging.getLogger(__name__).warning("A miss: %s", error)
+        made = Made(NOTHING)
     seconds = time.process_time() - begin
     scores = score_gaussians(made.cloud, truth, index, rules)
     agreement = math.nan
     if made.frames is not None and made.rig is not None:
         agreement = frame_agreement(made.cloud, made.frames, made.rig)
     return {**scores.columns(), "agreement": agreement, "cpu s": seconds}, scores
+
+
+def means(found: list[dict[str, float]]) -> dict[str, float]:
+    """Means of the columns over the objects that have a number there."""
+    columns = {key: [one[key] for one in found if not math.isnan(one[key])] for key in found[0]}
+    return {key: sum(own) / len(own) if own else math.nan for key, own in columns.items()}
+
+
+def difference_text(
+    column: str, before: list[dict[str, float]], after: list[dict[str, float]]
+) -> str:
+    """Mean difference over the objects and its standard error."""
+    pairs = zip(before, after, strict=True)
+    changes = torch.tensor([b[column] - a[column] for a, b in pairs], dtype=torch.float64)
+    changes = changes[~changes.isnan()]
+    error = float(changes.std()) / math.sqrt(len(changes)) if len(changes) > 1 else math.nan
+    better = int((changes > 0).sum())
+    return (
+        f"{column} with the LoRA minus without: {float(changes.mean()):+.3f} dB, standard error "
+        f"{error:.3f}, better on {better} of {len(changes)} objects"
+    )
 
 
 def some_of(views: torch.Tensor) -> list[torch.Tensor]:

@@ -45,6 +45,10 @@ class Material:
                 raise ValueError(f"Material {name} must lie within 0..1, got {value}.")
 
 
+class NoSurfaceError(ValueError):
+    """A reconstruction shows no object: there is no surface that a mesh could be made of."""
+
+
 @dataclass(frozen=True)
 class Mesh:
     """A triangle mesh in the world frame: right-handed, +Y up, +Z front.

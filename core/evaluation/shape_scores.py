@@ -9,6 +9,7 @@ Reference: Tao et al. 2025, "GSV3D", Sec. 4: 4,096 points of the true surface.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -86,7 +87,7 @@ class ShapeScores:
     """How near a shape is to the true one.
 
     Attributes:
-        chamfer: distance, 0 is best.
+        chamfer: distance, 0 is best; NaN where there is no shape.
         iou: overlap of the solids, 0..1.
         f_scores: by threshold, 0..1.
     """
@@ -99,6 +100,11 @@ class ShapeScores:
         """Numbers by name, for a table."""
         named = {f"F {tau:g}": value for tau, value in self.f_scores.items()}
         return {"CD": self.chamfer, "IoU": self.iou, **named}
+
+    @classmethod
+    def of_nothing(cls, convention: ShapeConvention) -> ShapeScores:
+        """Scores of a reconstruction without a surface: a miss."""
+        return cls(math.nan, 0.0, dict.fromkeys(convention.taus, 0.0))
 
 
 def score_shape(mesh: Mesh, truth: Mesh, convention: ShapeConvention | None = None) -> ShapeScores:

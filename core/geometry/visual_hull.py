@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .._checks import require_finite, require_shape
 from ..camera import Camera, ViewRig
-from ..mesh import Mesh
+from ..mesh import Mesh, NoSurfaceError
 from .isosurface import extract_isosurface
 from .transforms import project_points
 
@@ -132,7 +132,7 @@ def visual_hull_sdf(
     coarse = _sample_hull(outlines, rig, masks, -cube, cube, COARSE_CELLS, tolerated)
     near = coarse.values < coarse.cell
     if not bool(near.any()):
-        raise ValueError(
+        raise NoSurfaceError(
             "The silhouettes of the views have no solid in common inside the cube of half side "
             f"{params.bound:g}: check the order of the views, the cameras and their radius."
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -13,10 +15,12 @@ from ..evaluation.image_metrics import psnr
 from ..evaluation.shape_scores import ShapeConvention, ShapeScores, score_shape
 from ..evaluation.view_scores import ViewProtocol, ViewScores, score_views
 from ..gaussian_cloud import GaussianCloud
-from ..mesh import Mesh
+from ..mesh import Mesh, NoSurfaceError
 from ..rendering.mesh import render_mesh
 from ..rendering.splats import render_splats
 from .splat_to_mesh import SplatToMeshParams, splat_to_mesh
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,12 @@ class OrbitScoreParams:
     Attributes:
         protocol: views.
         convention: shape.
-        mesh: how Gaussians become the mesh whose shape is judged.
+        mesh: how Gaussians become the mesh whose shape is judged; None judges views only.
     """
 
     protocol: ViewProtocol = field(default_factory=ViewProtocol)
     convention: ShapeConvention = field(default_factory=ShapeConvention)
-    mesh: SplatToMeshParams = field(default_factory=SplatToMeshParams)
+    mesh: SplatToMeshParams | None = field(default_factory=SplatToMeshParams)
 
 
 @dataclass(frozen=True)
@@ -40,19 +44,22 @@ class OrbitScores:
 
     Attributes:
         views: of the novel views.
-        shape: of the mesh.
+        shape: of the mesh; None if it was not judged.
         drawn: the novel views of the Gaussians.
         truth: the true ones.
     """
 
     views: ViewScores
-    shape: ShapeScores
+    shape: ShapeScores | None
     drawn: Float[Tensor, "view height width 3"]
     truth: Float[Tensor, "view height width 3"]
 
     def columns(self) -> dict[str, float]:
-        """Numbers by name, for a table."""
-        return {**self.views.columns(), **self.shape.columns()}
+        """Numbers by name, for a table; a miss counts 1."""
+        if self.shape is None:
+            return self.views.columns()
+        missed = {"missed": float(math.isnan(self.shape.chamfer))}
+        return {**self.views.columns(), **self.shape.columns(), **missed}
 
 
 @torch.no_grad()
@@ -65,18 +72,26 @@ def score_gaussians(
         cloud: in the world frame.
         truth: the object, with a longest side of 1.8.
         index: number of the object, which decides the elevation.
-        params: how.
-
-    Raises:
-        ValueError: the Gaussians show no surface.
+        params: how. Gaussians that show no surface are a miss: `ShapeScores.of_nothing`.
     """
     rules = params or OrbitScoreParams()
     rig = novel_views(rules.protocol, index)
     size = rules.protocol.size_px
     drawn = render_splats(cloud, rig, width=size, height=size, with_normals=False).rgb.clamp(0, 1)
     true = true_views(truth, rig, size)
-    shape = score_shape(splat_to_mesh(cloud, rules.mesh), truth, rules.convention)
-    return OrbitScores(score_views(drawn, true, rules.protocol.average), shape, drawn, true)
+    views = score_views(drawn, true, rules.protocol.average)
+    return OrbitScores(views, _shape_of(cloud, truth, rules), drawn, true)
+
+
+def _shape_of(cloud: GaussianCloud, truth: Mesh, rules: OrbitScoreParams) -> ShapeScores | None:
+    if rules.mesh is None:
+        return None
+    try:
+        mesh = splat_to_mesh(cloud, rules.mesh)
+    except NoSurfaceError as error:
+        LOGGER.warning("A miss: %s", error)
+        return ShapeScores.of_nothing(rules.convention)
+    return score_shape(mesh, truth, rules.convention)
 
 
 @torch.no_grad()

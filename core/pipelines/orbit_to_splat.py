@@ -17,6 +17,7 @@ from .._checks import require_finite, require_shape
 from ..camera import ViewRig
 from ..gaussian_cloud import GaussianCloud
 from ..geometry.visual_hull import VisualHullParams, visual_hull_mesh
+from ..mesh import NoSurfaceError
 from ..progress import ProgressCallback, ignore_progress
 from .mesh_to_splat import SHORT_FIT, SplatFitParams, fit_splats, splats_on_surface
 from .texture_projection import project_vertex_colors
@@ -122,7 +123,7 @@ def masks_on_white(
     the background.
 
     Raises:
-        ValueError: a frame shows nothing.
+        NoSurfaceError: a frame shows nothing.
     """
     from scipy import ndimage
 
@@ -132,7 +133,7 @@ def masks_on_white(
         inside = (mask > INSIDE).cpu().numpy()
         labels, count = ndimage.label(inside)
         if not count:
-            raise ValueError(
+            raise NoSurfaceError(
                 f"Frame {index + 1} is white all over: there is no object in it. Sample the orbit "
                 "again, or give masks."
             )

@@ -15,7 +15,7 @@ from ..geometry.decimate import decimate_mesh
 from ..geometry.isosurface import extract_isosurface
 from ..geometry.smoothing import taubin_smooth
 from ..geometry.tsdf import fuse_depth_maps
-from ..mesh import Mesh
+from ..mesh import Mesh, NoSurfaceError
 from ..progress import Progress, ProgressCallback, ignore_progress
 from ..rendering.splats import render_splats
 from .mesh_to_splat import make_enclosing_rig
@@ -81,14 +81,14 @@ def splat_to_mesh(
         Mesh with vertex colours, or with a texture.
 
     Raises:
-        ValueError: no Gaussian is opaque enough, or nothing solid is seen.
+        NoSurfaceError: no Gaussian is opaque enough, or nothing solid is seen.
 
     Reference: TSDF fusion of rendered depth as in Huang et al. 2024, "2D Gaussian Splatting".
     """
     params = params or SplatToMeshParams()
     visible = cloud.select(cloud.opacities >= params.min_opacity)
     if not visible.num_gaussians:
-        raise ValueError(
+        raise NoSurfaceError(
             f"None of the {cloud.num_gaussians} Gaussians has an opacity of {params.min_opacity} "
             "or more; lower min_opacity or check the splat."
         )
@@ -97,7 +97,7 @@ def splat_to_mesh(
     total = 2 * len(rig) + 3
     rgb, alpha, depth = _draw(visible, rig, params, on_progress, total)
     if not bool((depth > 0).any()):
-        raise ValueError(
+        raise NoSurfaceError(
             "The Gaussians are too transparent for a surface: no view is more than half covered."
         )
     margin = MARGIN_VOXELS * float((high - low).max()) / params.resolution
@@ -108,7 +108,7 @@ def splat_to_mesh(
     )  # fmt: skip
     vertices, faces = extract_isosurface(volume.sdf, volume.lower, volume.upper)
     if not len(faces):
-        raise ValueError("No surface was found; raise resolution or num_views.")
+        raise NoSurfaceError("No surface was found; raise resolution or num_views.")
     mesh = drop_small_components(Mesh(vertices, faces), min_area_fraction=params.min_part)
     if params.smoothing:
         smooth = taubin_smooth(mesh.vertices, mesh.faces, iterations=params.smoothing)

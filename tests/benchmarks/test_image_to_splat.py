@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from lift3d.benchmarks import image_to_splat
+from lift3d.core.mesh import NoSurfaceError
 
 SMALL = [
     "--only", "ellipsoid", "--frames", "4", "--gaussians", "150", "--steps", "2", "--fit-px", "32",
@@ -63,12 +64,65 @@ def test_several_decoders_are_told_apart_and_take_the_frames_they_were_trained_w
     monkeypatch.setattr(image_to_splat, "embedded_path", lambda name: None)
     folders = [write_tiny_decoder(tmp_path / name) for name in ("one", "two")]
     vae = write_tiny_orbit(tmp_path / "orbit") / "vae"
-    words = ["--decoder", *map(str, folders), "--vae", str(vae), "--no-fit"]
-    options = image_to_splat.make_parser().parse_args(words)
-    methods = image_to_splat.make_methods(options, image_to_splat.rules_of(options).protocol)
-    assert list(methods) == ["decoder one 4", "decoder two 4"]
+
+    def rows_of(*named: str) -> list[str]:
+        words = ["--decoder", *named, "--vae", str(vae), "--no-fit", "--no-images"]
+        options = image_to_splat.make_parser().parse_args(words)
+        protocol = image_to_splat.rules_of(options).protocol
+        return list(image_to_splat.make_methods(options, protocol))
+
+    one, two = map(str, folders)
+    assert rows_of(one, two) == ["decoder one 4", "decoder two 4"]
+    assert rows_of(f"full={one}", f"no-picture={two}") == ["decoder full 4", "decoder no-picture 4"]
+    with pytest.raises(ValueError, match="different names"):
+        rows_of(f"same={one}", f"same={two}")
 
 
 def test_held_out_objects_are_of_the_kinds_that_the_embedded_models_know() -> None:
     kinds = {name.partition("-")[0] for name in image_to_splat.held_out_objects(12)}
     assert kinds <= set(image_to_splat.EMBEDDED_CATEGORIES) and len(kinds) > 4
+
+
+def test_an_object_without_a_surface_is_a_miss_and_the_run_goes_on(
+    tmp_path: Path, capsys, monkeypatch
+) -> None:
+    def nothing(*_: object) -> image_to_splat.Made:
+        raise NoSurfaceError("Frame 1 is white all over.")
+
+    faint = image_to_splat.Made(image_to_splat.NOTHING)
+    methods = {"raises": nothing, "faint": lambda truth, index: faint}
+    monkeypatch.setattr(image_to_splat, "make_methods", lambda *_: methods)
+    assert image_to_splat.main([*SMALL, "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    header = next(row for row in printed if row.startswith("| object"))
+    columns = [name.strip() for name in header.split("|")]
+    for row in ("**mean, raises**", "**mean, faint**"):
+        cells = [cell.strip() for cell in next(t for t in printed if row in t).split("|")]
+        assert cells[columns.index("missed")] == "1.000" and cells[columns.index("CD")] == ""
+        assert cells[columns.index("IoU")] == cells[columns.index("F 0.05")] == "0.000"
+
+
+def test_distillation_is_judged_by_pairs_of_views_alone(
+    tmp_path: Path, capsys, monkeypatch
+) -> None:
+    from decoder_scenes import write_tiny_decoder
+    from orbit_scenes import write_tiny_orbit
+
+    orbit, lora = write_tiny_orbit(tmp_path / "orbit"), tmp_path / "lora.safetensors"
+    decoder = write_tiny_decoder(tmp_path / "decoder")
+    monkeypatch.setattr(image_to_splat, "embedded_path", lambda name: None)
+    monkeypatch.setattr(image_to_splat, "with_orbit_lora", lambda model, path: model)
+    words = ["--distillation", "--sampling-steps", "2", "--orbit", orbit, "--decoder", decoder]
+    words += ["--lora", lora, "--vae", orbit / "vae", "--out", tmp_path]
+    assert image_to_splat.main([*SMALL, *map(str, words)]) == 0
+    printed = capsys.readouterr().out
+    assert "| object | PSNR | SSIM | agreement | cpu s |" in printed
+    assert "image + LoRA, decoder" in printed and "fit" not in printed
+    assert "agreement with the LoRA minus without: +0.000 dB" in printed  # here it changes nothing
+
+
+def test_differences_are_told_with_their_standard_error() -> None:
+    before = [{"agreement": value} for value in (20.0, 21.0, float("nan"))]
+    after = [{"agreement": value} for value in (20.5, 21.1, 30.0)]
+    text = image_to_splat.difference_text("agreement", before, after)
+    assert "+0.300 dB, standard error 0.200, better on 2 of 2" in text

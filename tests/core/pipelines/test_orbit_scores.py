@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -64,8 +65,16 @@ def test_frames_of_one_object_agree_and_a_frame_that_is_shifted_does_not() -> No
     assert 5 < frame_agreement(cloud, shifted, rig) < 40
 
 
-def test_gaussians_that_show_nothing_are_refused() -> None:
+def test_gaussians_that_show_nothing_are_a_miss_and_their_views_still_count() -> None:
     cloud = splats_on_surface(ball(0.9), 200, seed=0)
     faint = replace(cloud, opacities=torch.full_like(cloud.opacities, 0.001))
-    with pytest.raises(ValueError, match="opacity"):
-        score_gaussians(faint, ball(0.9), 0, PARAMS)
+    for nothing in (faint, cloud.select(torch.zeros(0, dtype=torch.int64))):
+        found = score_gaussians(nothing, ball(0.9), 0, PARAMS).columns()
+        assert found["missed"] == 1 and found["IoU"] == found["F 0.05"] == 0
+        assert math.isnan(found["CD"]) and 0 < found["PSNR"] < 20
+
+
+def test_views_alone_are_judged_without_a_mesh() -> None:
+    cloud = splats_on_surface(ball(0.9), 200, seed=0)
+    found = score_gaussians(cloud, ball(0.9), 0, replace(PARAMS, mesh=None))
+    assert found.shape is None and list(found.columns()) == ["PSNR", "SSIM"]
