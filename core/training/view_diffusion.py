@@ -78,7 +78,11 @@ def make_view_tokenizer(params: ViewDiffusionParams) -> Any:
 
 
 def make_unet(params: ViewDiffusionParams, channels: int = 16, size: int = 8) -> Any:
-    """A small diffusers ``UNet2DConditionModel``, fresh, with attention at the lower level."""
+    """A small diffusers ``UNet2DConditionModel``, fresh, with attention at the lower level.
+
+    The text also reaches every block, pooled and added to the embedding of the time: attention at
+    4x4 alone left the text without effect for 2000 steps.
+    """
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -93,6 +97,8 @@ def make_unet(params: ViewDiffusionParams, channels: int = 16, size: int = 8) ->
         # diffusers' name for the number of heads of this architecture
         attention_head_dim=max(params.widths[1] // HEAD_WIDTH, 1),
         norm_num_groups=16,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=max(params.text_width // HEAD_WIDTH, 1),
     )
 
 
