@@ -24,7 +24,8 @@ def read_config(kind: type[Params], source: str | Path, settings: Sequence[str] 
     """Read a configuration.
 
     ``${pack}`` in the file stands for the folder of Lift3D. Other paths are taken from the
-    current folder.
+    current folder. A key ``base`` names another configuration, whose values hold where the file
+    gives none.
 
     Args:
         kind: frozen dataclass that the file fills; keys that it leaves out keep their defaults.
@@ -41,10 +42,7 @@ def read_config(kind: type[Params], source: str | Path, settings: Sequence[str] 
     path = find_config(source)
     _require_assignments(settings)
     try:
-        given = OmegaConf.load(path)
-        if not OmegaConf.is_dict(given):
-            raise ConfigError(f"{path.name} must hold keys and values, such as 'steps: 1000'.")
-        merged = OmegaConf.merge(given, OmegaConf.from_dotlist(list(settings)))
+        merged = OmegaConf.merge(_load(path), OmegaConf.from_dotlist(list(settings)))
         if "pack" in merged:
             raise ConfigError(f"{path.name}: 'pack' is the name of Lift3D's folder, not a key.")
         merged = OmegaConf.merge({"pack": str(PACK_FOLDER)}, merged)
@@ -56,6 +54,22 @@ def read_config(kind: type[Params], source: str | Path, settings: Sequence[str] 
         return make_params(kind, values)
     except ConfigError as error:
         raise ConfigError(f"{path.name}: {error}") from error
+
+
+def _load(path: Path, above: tuple[Path, ...] = ()) -> Any:
+    """Values of a file over those of its base."""
+    from omegaconf import OmegaConf
+
+    if path in above:
+        names = " -> ".join(each.name for each in (*above, path))
+        raise ConfigError(f"{path.name} is a base of itself: {names}.")
+    given: Any = OmegaConf.load(path)
+    if not OmegaConf.is_dict(given):
+        raise ConfigError(f"{path.name} must hold keys and values, such as 'steps: 1000'.")
+    base = given.pop("base", None)
+    if base is None:
+        return given
+    return OmegaConf.merge(_load(find_config(str(base)), (*above, path)), given)
 
 
 def find_config(source: str | Path) -> Path:

@@ -12,6 +12,7 @@ Reference: Tao et al. 2025, "GSV3D", Sec. 3.4.2, Eq. 5-7: 40,000 steps of 32 obj
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from ..diffusion.orbit_names import orbit_layer_names
 from ..diffusion.schedules import expand_sigma
 from ..formats.atomic import atomic_write
 from ..progress import ProgressCallback
+from .config import settings_as_json
 from .encoded_orbits import DrawnOrbit, EncodedOrbits, encode_orbits, read_vae
 from .gs_decoder import compared_views, decode_batch
 from .loop import LoopParams, Losses, TrainingLoop
@@ -263,6 +265,16 @@ def orbit_lora_state(
     return state
 
 
+def lora_facts(params: GeometricDistillationParams, steps: int) -> dict[str, str]:
+    """What the head of the file says: base model, steps, and all settings as JSON."""
+    return {
+        "format": "pt",
+        "base_model": Path(params.model).name,
+        "steps": str(steps),
+        "settings": json.dumps(settings_as_json(params)),
+    }
+
+
 def train_geometric_distillation(
     params: GeometricDistillationParams, on_progress: ProgressCallback
 ) -> list[Path]:
@@ -292,6 +304,5 @@ def train_geometric_distillation(
     result = params.result or params.output / RESULT
     with loop.averaged(), atomic_write(result) as temporary:
         state = orbit_lora_state(training.model.unet.unet, training.layers, params.lora)
-        head = {"format": "pt", "base_model": Path(params.model).name, "steps": str(loop.step)}
-        save_file(state, temporary, head)
+        save_file(state, temporary, lora_facts(params, loop.step))
     return [loop.checkpoint_file, result]

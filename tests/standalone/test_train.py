@@ -13,6 +13,9 @@ from lift3d.standalone import train
 from lift3d.standalone.cli import DONE, FAILED, INVALID, main
 
 SHIPPED = {
+    "ablation_views_4": "gs-decoder",
+    "ablation_views_8": "gs-decoder",
+    "ablation_without_picture": "gs-decoder",
     "bundle_dataset": "bundle-dataset",
     "embedded_bundle": "embedded-bundle",
     "embedded_doll_lora": "bundle-lora",
@@ -86,6 +89,22 @@ def test_shipped_configurations_are_valid(name: str) -> None:
 def test_every_trainer_has_a_shipped_configuration() -> None:
     assert set(SHIPPED.values()) == set(TRAINERS)
     assert {path.stem for path in CONFIG_FOLDER.glob("*.yaml")} >= set(SHIPPED)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("views_4", {"num_frames": 4}),
+        ("views_8", {"num_frames": 8}),
+        ("without_picture", {"use_picture": False}),
+    ],
+)
+def test_an_ablation_changes_one_setting_and_its_folders(name: str, changed: dict) -> None:
+    kind = TRAINERS["gs-decoder"].params
+    full, other = read_config(kind, "embedded_gs_decoder"), read_config(kind, f"ablation_{name}")
+    folders = {"output": other.output, "result": other.result}
+    assert other == dataclasses.replace(full, **folders, **changed)
+    assert other.output != full.output and other.result != full.result
 
 
 def test_embedded_trainers_learn_from_other_objects_than_the_base() -> None:

@@ -133,3 +133,18 @@ def test_settings_are_told_without_the_place_of_the_pack() -> None:
     told = settings_as_json(Outer(folder=PACK_FOLDER / "models" / "one"))
     assert told["folder"] == "${pack}/models/one"
     assert json.loads(json.dumps(told)) == told
+
+
+def test_a_base_holds_where_the_file_gives_nothing(read, tmp_path: Path) -> None:
+    (tmp_path / "low.yaml").write_text("folder: low\nname: low\nmaybe: {steps: 2, rate: 0.1}\n")
+    middle = tmp_path / "middle.yaml"
+    middle.write_text(f"base: {tmp_path / 'low.yaml'}\nname: middle\nmaybe: {{steps: 3}}\n")
+    made = read(f"base: {middle}\nflag: true\n", "maybe.rate=0.2")
+    assert made == Outer(Path("low"), "middle", flag=True, maybe=Inner(3, 0.2))
+
+
+def test_a_base_that_leads_back_or_nowhere_is_refused(read, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="mine.yaml is a base of itself"):
+        read(f"base: {tmp_path / 'mine.yaml'}\nfolder: x\n")
+    with pytest.raises(ConfigError, match="nowhere is neither a file nor the name"):
+        read("base: nowhere\nfolder: x\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -21,6 +22,7 @@ from lift3d.core.training.geometric_distillation import (
 from lift3d.core.training.loop import LoopParams, TrainingLoop
 from lift3d.core.training.orbit_diffusion import condition_of
 from orbit_scenes import write_tiny_orbit
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 SIGMA = torch.tensor([0.8])
@@ -135,6 +137,10 @@ def test_the_trainer_writes_the_lora_and_goes_on_where_it_stopped(scene) -> None
     assert steps == [2]
     (lora,) = [path for path in files if path.suffix == ".safetensors"]
     assert all(name.startswith("diffusion_model.") for name in load_file(lora))
+    with safe_open(lora, framework="pt") as file:
+        head = file.metadata()
+    assert head["steps"] == "2"
+    assert json.loads(head["settings"])["loop"]["learning_rate"] == 1e-2
 
 
 def test_data_model_and_decoder_must_share_latents_and_cameras(scene, tmp_path) -> None:
