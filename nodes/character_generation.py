@@ -13,8 +13,9 @@ from ..core.diffusion.character_views_model import (
     load_character_views,
 )
 from ..core.diffusion.pose_canonicalizer import PoseCanonicalizer, load_pose_canonicalizer
-from ..core.pipelines.canonicalize_pose import HEIGHT_STEP_PX, PoseParams, canonicalize_pose
+from ..core.pipelines.canonicalize_pose import PoseParams, canonicalize_pose
 from ..core.pipelines.character_framing import HEIGHT_PX
+from ..core.pipelines.character_picture import HEIGHT_STEP_PX
 from ..core.pipelines.image_to_character_views import (
     CharacterViewsParams,
     image_to_character_views,

@@ -11,19 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import require_finite, require_shape
 from ..diffusion.ddim import sample_ddim
-from ..diffusion.image_codec import ImageCodec, vae_latent_format
 from ..diffusion.placement import FixedPlacement, Placement
 from ..diffusion.pose_canonicalizer import PoseCanonicalizer
 from ..diffusion.sampling import make_noise
 from ..networks.pose_networks import PoseNetworks
 from ..progress import ProgressCallback, ignore_progress
 from .character_framing import HEIGHT_PX, fit_portrait
-
-HEIGHT_STEP_PX = 128
-EVEN_PICTURE = 1e-3
-"""Two values that differ by less than this on all pixels show nothing."""
+from .character_picture import require_character, require_sampling, see_picture
 
 
 @dataclass(frozen=True)
@@ -47,28 +42,6 @@ class PoseParams:
 
     def __post_init__(self) -> None:
         require_sampling(self.steps, self.guidance, self.seed, self.height_px)
-
-
-def require_sampling(steps: int, guidance: float, seed: int, height_px: int) -> None:
-    """Raise ValueError unless settings of a run make sense."""
-    if steps < 1 or seed < 0 or not guidance >= 0:
-        raise ValueError(
-            "steps must be at least 1, seed and guidance not negative, got "
-            f"{steps}, {seed} and {guidance}."
-        )
-    if height_px < HEIGHT_STEP_PX or height_px % HEIGHT_STEP_PX:
-        raise ValueError(
-            f"height_px must be a multiple of {HEIGHT_STEP_PX}, got {height_px}; "
-            f"{HEIGHT_PX} is what the model was made for."
-        )
-
-
-def require_character(image: Float[Tensor, "height width 3"]) -> None:
-    """Raise ValueError unless a picture shows something."""
-    require_shape("image", image, None, None, 3)
-    require_finite("image", image)
-    if float(image.max() - image.min()) < EVEN_PICTURE:
-        raise ValueError("The picture is one even colour: there is no character in it.")
 
 
 @torch.no_grad()
@@ -95,20 +68,18 @@ def canonicalize_pose(
     require_character(image)
     portrait = fit_portrait(image, params.height_px)[None]
     placement = placement or FixedPlacement(next(model.networks.parameters()).device)
-    latent_format = vae_latent_format(model.vae)
-    codec = ImageCodec(model.vae, latent_format, placement, latent_format.downscale)
-    placement.prepare(model.vision)
-    tokens = model.encode_token(portrait)
-    picture = codec.encode(portrait)
-    codec.preview(picture)  # fits the preview while the autoencoder is at hand
+    seen = see_picture(
+        portrait, vae=model.vae, vision=model.vision, embed=model.encode_token, placement=placement
+    )
+    tokens, picture = seen.features, seen.latents
     generator = torch.Generator().manual_seed(params.seed)
     noise = make_noise(picture.shape, generator, device=picture.device)
     placement.prepare(model.networks)
     latents = sample_ddim(
         _GuidedPose(model.networks, picture, tokens, model.text.to(tokens), params),
-        noise, model.schedule, params.steps, on_progress=on_progress, preview=codec.preview,
+        noise, model.schedule, params.steps, on_progress=on_progress, preview=seen.codec.preview,
     )  # fmt: skip
-    return codec.decode(latents)[0].to(image)
+    return seen.codec.decode(latents)[0].to(image)
 
 
 @dataclass(frozen=True)

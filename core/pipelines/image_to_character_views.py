@@ -19,13 +19,13 @@ from torch import Tensor
 from ..camera import ViewRig, make_stdgen_rig
 from ..diffusion.character_views_model import DOMAIN_WORDS, LEVELS, CharacterViewsModel
 from ..diffusion.ddim import sample_ddim
-from ..diffusion.image_codec import ImageCodec, vae_latent_format
+from ..diffusion.image_codec import ImageCodec
 from ..diffusion.placement import FixedPlacement, Placement
 from ..diffusion.sampling import make_noise
 from ..networks.character_views_unet import NUM_VIEWS, CharacterViewsUNet
 from ..progress import Progress, ProgressCallback, ignore_progress, share_progress
-from .canonicalize_pose import require_character, require_sampling
 from .character_framing import HEIGHT_PX, fit_view, pad_to_square
+from .character_picture import require_character, require_sampling, see_picture
 
 SAMPLED_PERCENT = 90
 
@@ -100,15 +100,13 @@ def image_to_character_views(
     require_character(image)
     view = fit_view(image, params.height_px)[None]
     placement = placement or FixedPlacement(next(model.unet.parameters()).device)
-    latent_format = vae_latent_format(model.vae)
-    codec = ImageCodec(model.vae, latent_format, placement, latent_format.downscale)
-    placement.prepare(model.vision)
-    embedding = model.embed(view)
-    picture = codec.encode(view)
-    codec.preview(picture)  # fits the preview while the autoencoder is at hand
+    seen = see_picture(
+        view, vae=model.vae, vision=model.vision, embed=model.embed, placement=placement
+    )
+    codec, picture = seen.codec, seen.latents
     size = (len(DOMAIN_WORDS) * NUM_VIEWS, *picture.shape[1:])
-    noise = draw_noise(level, embedding.shape[1], size, params)
-    embedding = model.embedding_noise.apply(embedding, noise.embedding)
+    noise = draw_noise(level, seen.features.shape[1], size, params)
+    embedding = model.embedding_noise.apply(seen.features, noise.embedding)
     placement.prepare(model.unet)
     asked = _GuidedViews(
         model.unet, picture, model.class_vector(embedding, level), model.text, params
