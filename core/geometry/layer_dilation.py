@@ -12,10 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from .collision import InnerSurface
+from .closest import closest_surface_points
+from .collision import InnerSurface, points_inside
+from .normals import vertex_normals
+
+PUSH_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -70,3 +74,33 @@ def dilate_layer(
     weights = torch.exp(-distances) * (distances <= params.reach)
     pushes = (height[:, None] * normals)[fellows]  # [vertex, fellow, 3]
     return vertices + (weights[..., None] * pushes).sum(dim=1) / weights.sum(dim=1, keepdim=True)
+
+
+@torch.no_grad()
+def push_out(
+    points: Float[Tensor, "point 3"],
+    vertices: Float[Tensor, "vertex 3"],
+    faces: Int64[Tensor, "face 3"],
+    margin: float,
+) -> Float[Tensor, "point 3"]:
+    """Points that lie inside a closed mesh set above the nearest place of its surface.
+
+    What the smooth push of `dilate_layer` leaves inside comes out; all other points stay.
+
+    Args:
+        points: vertices of an outer layer.
+        vertices: of the inner one.
+        faces: of the inner one.
+        margin: height above the surface, world units. Where this leads into another fold of the
+            mesh, a point is pushed again, `PUSH_ROUNDS` times in all.
+    """
+    normals = vertex_normals(vertices, faces)
+    moved = points.clone()
+    for _ in range(PUSH_ROUNDS):
+        inside = points_inside(moved, vertices, faces)
+        if not bool(inside.any()):
+            break
+        closest = closest_surface_points(moved[inside], vertices, faces)
+        outward = torch.nn.functional.normalize(closest.interpolate(normals, faces), dim=-1)
+        moved[inside] = closest.interpolate(vertices, faces) + margin * outward
+    return moved

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..geometry.collision import InnerSurface, collision_loss, make_inner_surface
 from ..geometry.components import drop_small_components
-from ..geometry.layer_dilation import dilate_layer
+from ..geometry.layer_dilation import dilate_layer, push_out
 from ..geometry.normals import encode_world_normals, vertex_normals
 from ..geometry.remesh import MeshOptimizer
 from ..geometry.smoothing import taubin_smooth
@@ -124,7 +124,7 @@ def refine_layer(
         current = _run_stage(current, targets, backdrop, stage, params, mask, report)
         done += stage.steps
     finished = _tidy(current, params)
-    finished = _dilated(finished, backdrop, params)
+    finished = _pushed_out(_dilated(finished, backdrop, params), backdrop, params)
     on_progress(Progress(total, total, f"{mesh.name}: {finished.num_faces} triangles"))
     return finished
 
@@ -284,6 +284,15 @@ def _dilated(mesh: Mesh, backdrop: Backdrop, params: LayerParams) -> Mesh:
     if backdrop.inner is None or params.dilation is None:
         return mesh
     return mesh.with_vertices(dilate_layer(mesh.vertices, backdrop.inner, params.dilation))
+
+
+def _pushed_out(mesh: Mesh, backdrop: Backdrop, params: LayerParams) -> Mesh:
+    """What dilation left inside a fixed layer comes out."""
+    inner = backdrop.mesh
+    if inner is None or params.dilation is None:
+        return mesh
+    margin = params.dilation.margin
+    return mesh.with_vertices(push_out(mesh.vertices, inner.vertices, inner.faces, margin))
 
 
 def _tidy(mesh: Mesh, params: LayerParams) -> Mesh:

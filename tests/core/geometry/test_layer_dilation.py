@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from lift3d.core.geometry.collision import InnerSurface, make_inner_surface, points_inside
-from lift3d.core.geometry.layer_dilation import DilationParams, dilate_layer
+from lift3d.core.geometry.layer_dilation import DilationParams, dilate_layer, push_out
 from mesh_scenes import make_sphere
 
 REFERENCE = DilationParams(fade=None)
@@ -82,3 +82,19 @@ def test_empty_layers_stay_empty_and_senseless_settings_are_refused():
         DilationParams(neighbours=0)
     with pytest.raises(ValueError, match="growing distances"):
         DilationParams(fade=(0.2, 0.1))
+
+
+def test_what_lies_inside_is_set_above_the_surface_and_the_rest_stays():
+    vertices, faces = make_sphere(1200)
+    vertices = vertices / vertices.norm(dim=1, keepdim=True)
+    generator = torch.Generator().manual_seed(4)
+    points = torch.randn(400, 3, generator=generator)
+    radius = 0.6 + 0.8 * torch.rand(400, 1, generator=generator)
+    points = radius * points / points.norm(dim=1, keepdim=True)
+    before = points.clone()
+    moved = push_out(points, vertices, faces, 0.01)
+    inside = points_inside(points, vertices, faces)
+    assert 50 < int(inside.sum()) < 350 and not bool(points_inside(moved, vertices, faces).any())
+    assert torch.equal(moved[~inside], points[~inside]) and torch.equal(points, before)
+    heights = moved[inside].norm(dim=1)
+    assert 0.995 < float(heights.min()) and float(heights.max()) < 1.0101  # facets sag a little
