@@ -17,8 +17,9 @@ WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 NAMES = [path.stem for path in WORKFLOWS]
 RUNNING_HERE = [name for name in NAMES if name not in NATIVE_ONLY]
 LONG_RUNS = {
-    "bundle_hand_edit", "bundle_recolour", "character_refine_only", "character_rig",
-    "mesh_edit_by_text", "mesh_edit_masked", "mesh_enhance", "mesh_to_bundle_to_mesh", "text_to_3d",
+    "bundle_hand_edit", "bundle_recolour", "character_from_views", "character_refine_only",
+    "character_rig", "mesh_edit_by_text", "mesh_edit_masked", "mesh_enhance",
+    "mesh_to_bundle_to_mesh", "text_to_3d",
 }  # fmt: skip
 """Over 10 s each, even with small settings."""
 SMALL = json.loads((Path(__file__).with_name("small_settings.json")).read_text(encoding="utf-8"))
