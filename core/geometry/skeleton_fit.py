@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..mesh import Mesh
+from .chart_segmentation import weld_positions
 from .closest import closest_surface_points
 from .edges import build_edges, neighbour_mean
 from .skeleton import SIDES, Skeleton, SkinWeights, make_humanoid, strongest_four
@@ -282,10 +283,7 @@ def bind_body(body: Mesh, skeleton: Skeleton) -> SkinWeights:
     table = _bone_distances(body.vertices, skeleton).clamp(min=1e-3) ** -FALLOFF
     table = table * _own_side(body.vertices, skeleton)
     table = table / table.sum(dim=1, keepdim=True)
-    edges = build_edges(body.faces).edges
-    for _ in range(SMOOTHING_ROUNDS):
-        table = 0.5 * (table + neighbour_mean(table, edges))
-    return strongest_four(table)
+    return strongest_four(_smoothed(table, body))
 
 
 def bind_to_surface(
@@ -318,10 +316,21 @@ def bind_to_surface(
     nearest = closest_surface_points(part.vertices, body.vertices, faces)
     table = nearest.interpolate(weights, faces)
     table = table / table.sum(dim=1, keepdim=True).clamp(min=1e-6)
-    edges = build_edges(part.faces).edges
+    return strongest_four(_smoothed(table, part))
+
+
+def _smoothed(table: Float[Tensor, "vertex joint"], mesh: Mesh) -> Float[Tensor, "vertex joint"]:
+    """Weights spread over the edges; those of one place stay equal, or texture seams would open."""
+    place = weld_positions(mesh.vertices)
+    faces = place[mesh.faces]
+    distinct = (faces != faces.roll(1, dims=1)).all(dim=1)
+    edges = build_edges(faces[distinct]).edges
+    count = int(place.max()) + 1
+    shared = table.new_zeros(count, table.shape[1]).index_add(0, place, table)
+    shared = shared / torch.bincount(place, minlength=count)[:, None]
     for _ in range(SMOOTHING_ROUNDS):
-        table = 0.5 * (table + neighbour_mean(table, edges))
-    return strongest_four(table)
+        shared = 0.5 * (shared + neighbour_mean(shared, edges))
+    return shared[place]
 
 
 def _own_side(points: Float[Tensor, "point 3"], skeleton: Skeleton) -> Bool[Tensor, "point joint"]:

@@ -13,8 +13,10 @@ from lift3d.core.datasets.characters import character_meshes, make_character
 from lift3d.core.formats import read_mesh
 from lift3d.core.formats.glb_rig import GlbRig
 from lift3d.core.formats.glb_write import encode_glb
+from lift3d.core.geometry.chart_segmentation import weld_positions
 from lift3d.core.geometry.closest import closest_surface_points
 from lift3d.core.geometry.skeleton import HUMANOID
+from lift3d.core.geometry.uv import UnwrapParams, unwrap_mesh
 from lift3d.core.mesh import Mesh
 from lift3d.core.pipelines.rig_character import (
     POSES,
@@ -108,6 +110,16 @@ def test_hair_over_the_shoulders_stays_where_the_arms_move_and_follows_the_head(
     assert float((raised[1].vertices - rigged.parts[1].vertices).norm(dim=1).max()) > 0.2
     nodded = pose_character(rigged, {"head": (20, 0, 0)})[2].vertices
     assert float((nodded - hair).norm(dim=1).max()) > 0.05
+
+
+def test_texture_seams_do_not_open_in_a_pose(rigged):
+    textured = [unwrap_mesh(mesh, UnwrapParams("parts")) for mesh in rigged.parts]
+    posed = pose_character(rig_character(textured), "t_pose")
+    for before, after in zip(textured, posed, strict=True):
+        place = weld_positions(before.vertices)
+        assert int(place.max()) + 1 < before.num_vertices  # there are seams
+        first = torch.zeros(int(place.max()) + 1, 3).index_copy(0, place, after.vertices)
+        torch.testing.assert_close(first[place], after.vertices, atol=1e-6, rtol=0)
 
 
 def test_the_rest_pose_is_the_start_and_left_and_right_arms_mirror(rigged):
