@@ -16,7 +16,7 @@ from torch import Tensor
 from ..geometry.closest import closest_surface_points
 from ..geometry.collision import points_inside
 from ..mesh import Mesh
-from .shape_scores import ShapeConvention, score_shape
+from .mesh_metrics import sample_surface, volume_iou
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,20 @@ def score_part(
         raise ValueError(f"The true part '{truth.name}' has no surface to compare with.")
     if part.is_empty:
         return PartScores(0.0, math.nan, 0.0)
-    rules = ShapeConvention(
-        normalize="none", reduction="mean", taus=(tau,), num_points=num_points, voxels=voxels,
-        seed=seed,
-    )  # fmt: skip
-    scores = score_shape(part, truth, rules)
-    return PartScores(scores.iou, scores.chamfer, scores.f_scores[tau])
+    there = _distances(part, truth, num_points, seed)
+    back = _distances(truth, part, num_points, seed + 1)
+    precision, recall = (float((away <= tau).double().mean()) for away in (there, back))
+    return PartScores(
+        iou=volume_iou(part, truth, resolution=voxels),
+        distance=float(there.mean() + back.mean()) / 2,
+        f_score=2 * precision * recall / max(precision + recall, 1e-12),
+    )
+
+
+def _distances(mesh: Mesh, other: Mesh, num_points: int, seed: int) -> Float[Tensor, " point"]:
+    """From points of one surface to the other surface."""
+    points = sample_surface(mesh, num_points, seed=seed).points
+    return closest_surface_points(points, other.vertices, other.faces).distance
 
 
 @torch.no_grad()

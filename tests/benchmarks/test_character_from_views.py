@@ -21,7 +21,7 @@ def test_the_truth_scores_best(truth, monkeypatch) -> None:
     made = character_from_views.judge(truth, truth, points, labels)
     for part in CHARACTER_PARTS:
         iou, distance, f_score = made.shapes[part]
-        assert iou == 1.0 and distance < 0.04 and f_score > 0.9
+        assert iou == 1.0 and distance < 1e-5 and f_score == 1.0
     assert made.whole["parts"] > 0.99 and made.whole["in body"] < 0.1
     swapped = [truth[0], truth[2], truth[1]]
     worse = character_from_views.judge(swapped, truth, points, labels)

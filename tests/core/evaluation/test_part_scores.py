@@ -23,7 +23,8 @@ def test_nested_balls_are_their_radii_apart() -> None:
     assert scores.iou == pytest.approx(0.8**3, abs=0.02)
     assert scores.distance == pytest.approx(0.2, abs=0.01)
     assert score_part(ball(0.8), ball(1.0), tau=0.15, num_points=1500, voxels=32).f_score == 0.0
-    assert score_part(ball(1.0), ball(1.0), tau=0.1, num_points=1500, voxels=32).f_score > 0.99
+    same = score_part(ball(1.0), ball(1.0), tau=1e-4, num_points=1500, voxels=32)
+    assert same.iou == same.f_score == 1.0 and same.distance < 1e-6
 
 
 def test_a_missing_part_scores_nothing_and_a_missing_truth_is_refused() -> None:
