@@ -307,11 +307,12 @@ def train_slrm(params: SlrmParams, on_progress: ProgressCallback) -> list[Path]:
 
 def save_facts(path: Path, params: SlrmParams, loop: TrainingLoop) -> Path:
     """Write how a model was made: characters, steps, settings and losses."""
+    size = params.model if params.model in PUBLISHED else settings_as_json(Path(params.model))
     content = {
         "training": {
             "characters": params.data.characters - params.data.held_out,
             "steps": loop.step,
-            "settings": settings_as_json(params),
+            "settings": {**settings_as_json(params), "model": size},
             "history": loop.history,
         }
     }
