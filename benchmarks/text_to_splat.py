@@ -1,8 +1,9 @@
 """Text to splat: overhead per iteration, and GE3D against SDS and ISM at equal evaluations.
 
-The embedded model makes every held-out prompt three times. Each objective may ask the model about
-the same number of latents; SDS and ISM, which need fewer per iteration, get more iterations, with
-the same start, seed, cameras and step sizes. Columns of the comparison:
+Every held-out prompt begins as a coarse object of the embedded model (reconstructive generation
+from a grey ball, row "start"), which each objective goes on from. Each may ask the model about the
+same number of latents; SDS and ISM, which need fewer per iteration, get more iterations, with the
+same seed, cameras and step sizes. Columns of the comparison:
 
 - hue: share of prompts whose hue covers most of the object's coloured pixels,
 - category: share whose silhouettes are nearest to an object of the category asked for,
@@ -19,7 +20,6 @@ import functools
 import logging
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,13 +34,20 @@ from ..core.diffusion.objective import Distiller, ObjectiveKind
 from ..core.evaluation.contact_sheet import make_contact_sheet
 from ..core.formats.png import write_png
 from ..core.gaussian_cloud import GaussianCloud
-from ..core.pipelines.ge3d_presets import RunChoices, choose_params
+from ..core.pipelines.ge3d_presets import (
+    SMALL_COARSE,
+    SMALL_JUMPS,
+    RunChoices,
+    choose_params,
+    choose_refine_params,
+)
 from ..core.pipelines.initial_splats import InitialSplatParams, splats_in_shape
 from ..core.pipelines.prompt_fidelity import (
     PromptCase,
     SilhouetteLibrary,
     make_silhouette_library,
 )
+from ..core.pipelines.reconstructive_refine import refine_reconstructively
 from ..core.pipelines.splat_fidelity import (
     centred_splats,
     edge_width_px,
@@ -60,12 +67,12 @@ SHARP_PX = 128
 COLUMNS = (
     "objective", "iterations", "evaluations", "hue", "category", "IoU", "sharpness", "edge", "s",
 )  # fmt: skip
-GUIDANCE: dict[ObjectiveKind, float] = {"ge3d": 3.0, "sds": 10.0, "ism": 3.0}
+COARSE_GUIDANCE = 5.0
 
 
 @functools.cache
 def model_named(name: str) -> DiffusionModel:
-    """The model of this process.
+    """The model, loaded once.
 
     Raises:
         FileNotFoundError: there is none.
@@ -75,29 +82,27 @@ def model_named(name: str) -> DiffusionModel:
 
 @functools.cache
 def library_of(per_category: int) -> SilhouetteLibrary:
-    """The silhouettes of this process."""
+    """The silhouettes, drawn once."""
     return make_silhouette_library(EMBEDDED_CATEGORIES, per_category=per_category)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One object to make, in whatever process.
+    """One object to make.
 
     Attributes:
         case: the prompt.
         model: embedded model, or a folder.
-        params: settings.
+        params: settings; None for the coarse object.
         per_category: size of the silhouette library.
         gaussians: to start with.
-        threads: of torch; 0 leaves them.
     """
 
     case: PromptCase
     model: str
-    params: TextToSplatParams
+    params: TextToSplatParams | None
     per_category: int
     gaussians: int
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ class Made:
 
 def start_splats(count: int, seed: int = 0) -> GaussianCloud:
     """The grey ball that every run starts from."""
-    return splats_in_shape(InitialSplatParams(count, radius=0.7, seed=seed))
+    return splats_in_shape(InitialSplatParams(count, radius=0.6, opacity=0.3, seed=seed))
 
 
 def measure_overhead(model: DiffusionModel, gaussians: int, iterations: int) -> list[str]:
@@ -171,33 +176,45 @@ def evaluations_per_iteration(model: DiffusionModel, params: TextToSplatParams) 
 def params_of(kind: ObjectiveKind, iterations: int, views: int = 0) -> TextToSplatParams:
     """The small preset with one of the objectives."""
     params = choose_params("small", RunChoices(iterations=iterations, views=views, preview_every=0))
-    objective = replace(params.objective, kind=kind, guidance_scale=GUIDANCE[kind])
-    return replace(params, objective=objective)
+    return replace(params, objective=replace(params.objective, kind=kind))
+
+
+@functools.cache
+def coarse_splats(prompt: str, model: str, gaussians: int) -> tuple[GaussianCloud, int]:
+    """What every objective starts from: reconstructive generation from a grey ball.
+
+    Returns:
+        The Gaussians, and how many latents the model was asked about.
+    """
+    objective = replace(params_of("ge3d", 1).objective, guidance_scale=COARSE_GUIDANCE)
+    params = choose_refine_params("small", SMALL_COARSE)
+    made = refine_reconstructively(
+        prompt, model_named(model), start_splats(gaussians), objective, params
+    )
+    return made.cloud, 3 * SMALL_JUMPS * params.rounds * len(made.rig)
 
 
 def make_one(task: Task) -> Made:
-    """Make an object and score it."""
-    if task.threads:
-        torch.set_num_threads(task.threads)
+    """Make an object and score it; without iterations the coarse one."""
     case, library = task.case, library_of(task.per_category)
-    model = model_named(task.model)
     began = time.perf_counter()
-    cloud, report = text_to_splat(case.prompt, model, start_splats(task.gaussians), task.params)
+    cloud, evaluations = coarse_splats(case.prompt, task.model, task.gaussians)
+    if task.params is not None:
+        began = time.perf_counter()
+        cloud, report = text_to_splat(case.prompt, model_named(task.model), cloud, task.params)
+        evaluations = report.evaluations
     seconds = time.perf_counter() - began
     score = score_splats(cloud, case, library)
     return Made(
         case, cloud, score.hue_is_dominant, score.category_is_right,
         category_iou(cloud, case, library), relative_sharpness(cloud, case),
-        edge_width_px(splat_silhouettes(centred_splats(cloud))), seconds, report.evaluations,
+        edge_width_px(splat_silhouettes(centred_splats(cloud))), seconds, evaluations,
     )  # fmt: skip
 
 
-def make_all(tasks: list[Task], jobs: int) -> list[Made]:
-    """Make every object, in so many processes."""
-    if jobs == 1:
-        return [make_one(task) for task in tasks]
-    with ProcessPoolExecutor(jobs, mp_context=torch.multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(make_one, [replace(task, threads=1) for task in tasks]))
+def make_row(tasks: list[Task]) -> list[Made]:
+    """One prompt with every objective: the coarse object is made once."""
+    return [make_one(task) for task in tasks]
 
 
 def category_iou(cloud: GaussianCloud, case: PromptCase, library: SilhouetteLibrary) -> float:
@@ -262,7 +279,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--views", type=int, default=0, help="per iteration; 0 takes the preset's")
     parser.add_argument("--gaussians", type=int, default=1500)
     parser.add_argument("--only", default=",".join(OBJECTIVES), help="objectives, comma-separated")
-    parser.add_argument("--jobs", type=int, default=1, help="objects at a time, a core each")
     parser.add_argument("--overhead", action="store_true", help="measure the overhead alone")
     parser.add_argument("--quick", action="store_true", help="two prompts, few iterations")
     parser.add_argument("--out", type=Path, default=Path("output"))
@@ -289,19 +305,23 @@ def compare(options: argparse.Namespace, model: DiffusionModel) -> None:
     goal = params_of("ge3d", iterations, options.views)
     budget = iterations * evaluations_per_iteration(model, goal)
     print("\n| " + " | ".join(COLUMNS) + " |\n" + "|" + " --- |" * len(COLUMNS), flush=True)
-    results: dict[str, list[Made]] = {}
+    runs: dict[str, tuple[int, TextToSplatParams | None]] = {"start": (0, None)}
     for kind in (kind for kind in OBJECTIVES if kind in options.only.split(",")):
         each = evaluations_per_iteration(model, params_of(kind, iterations, options.views))
         number = max(round(budget / each), 1)
-        params = params_of(kind, number, options.views)
-        tasks = [
-            Task(
-                case, options.model, params, 4 if options.quick else 24, options.gaussians, 0
-            )
-            for case in cases
-        ]  # fmt: skip
-        results[kind] = make_all(tasks, options.jobs)
-        print(table_row(kind, results[kind], number), flush=True)
+        runs[kind] = number, params_of(kind, number, options.views)
+    per_category = 4 if options.quick else 24
+    tasks = [
+        [
+            Task(case, options.model, params, per_category, options.gaussians)
+            for _, params in runs.values()
+        ]
+        for case in cases
+    ]
+    made = [make_row(row) for row in tasks]
+    results = {name: [row[index] for row in made] for index, name in enumerate(runs)}
+    for name, (number, _) in runs.items():
+        print(table_row(name, results[name], number), flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     sheet = options.out / "text_to_splat.png"
     write_png(sheet, contact_sheet(results))

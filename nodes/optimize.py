@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from ..core.diffusion.trajectories import NodeParams
-from ..core.pipelines.ge3d_presets import choose_params
+from ..core.pipelines.ge3d_presets import RefineChoices, choose_params, choose_refine_params
 from ..core.pipelines.initial_splats import InitialSplatParams, splats_in_shape
 from ..core.pipelines.mesh_target import MeshTargetParams
-from ..core.pipelines.reconstructive_refine import (
-    RefineParams,
-    refine_reconstructively,
-    spread_rings,
-)
+from ..core.pipelines.reconstructive_refine import refine_reconstructively
 from ..core.pipelines.text_to_mesh import text_to_mesh
 from ..core.pipelines.text_to_splat import text_to_splat
 from .distill import CATEGORY
@@ -146,6 +140,22 @@ class RefineSplats(io.ComfyNode):
                 number("fov_y_deg", 31.5, 1.0, 170.0, "Their field of view.", **ADVANCED),
                 number("step_factor", 1.0, 0.01, 100.0, "Factor on all step sizes.", **ADVANCED),
                 whole("batch", 4, 1, 64, "Views that the model sees at once.", **ADVANCED),
+                whole(
+                    "farthest_end",
+                    0,
+                    0,
+                    999,
+                    "How far the views are noised in the last round; 0 takes 70 % of farthest.",
+                    **ADVANCED,
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=["paper", "small"],
+                    default="paper",
+                    tooltip="Step sizes of the fit: paper for big models, small for the embedded "
+                    "one, which leaves the number of Gaussians as it is.",
+                    **ADVANCED,
+                ),
                 ObjectiveSocket.Input(
                     "objective",
                     optional=True,
@@ -161,7 +171,13 @@ class RefineSplats(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, diffusion: Any, prompt: str, splat: Any, objective: Any = None, **values: Any
+        cls,
+        diffusion: Any,
+        prompt: str,
+        splat: Any,
+        preset: Any = "paper",
+        objective: Any = None,
+        **values: Any,
     ) -> Any:
         with gradient_scope():
             made = refine_reconstructively(
@@ -169,36 +185,11 @@ class RefineSplats(io.ComfyNode):
                 diffusion,
                 cloud_from_link(splat).to(compute_device("splats")),
                 objective,
-                _refine_params(values),
+                choose_refine_params(preset, RefineChoices(**values)),
                 on_progress=make_progress(),
             )
             images = images_to_link(made.pictures)
             return io.NodeOutput(cloud_to_link(made.cloud), images, made.rig.to("cpu"))
-
-
-def _refine_params(values: dict[str, Any]) -> RefineParams:
-    base = RefineParams()
-    jump = min(75, values["farthest"] // 2)
-    last = max(values["farthest"] * 7 // 10, jump + 2)
-    nodes = NodeParams(8, (jump, 2 * jump), (jump, min(2 * jump, last)), values["farthest"], last)
-    rates = base.fit.optimizer.rates
-    scaled = {
-        name: (values["step_factor"] * first, values["step_factor"] * last_rate)
-        for name, (first, last_rate) in vars(rates).items()
-    }
-    optimizer = replace(base.fit.optimizer, rates=replace(rates, **scaled))
-    fit = replace(base.fit, num_steps=values["steps"], seed=values["seed"], optimizer=optimizer)
-    return RefineParams(
-        rings=spread_rings(values["views"]),
-        radius=values["radius"],
-        fov_y_deg=values["fov_y_deg"],
-        size_px=values["size_px"],
-        nodes=nodes,
-        rounds=values["rounds"],
-        batch=values["batch"],
-        fit=fit,
-        seed=values["seed"],
-    )
 
 
 class OptimizeMesh(io.ComfyNode):

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..diffusion.objective import ObjectiveParams
+from ..diffusion.trajectories import NodeParams
 from .camera_schedule import CameraScheduleParams
+from .reconstructive_refine import RefineParams, spread_rings
 from .splat_optimizer import LearningRates, SplatOptimizerParams
 from .text_to_splat import TextToSplatParams
 
@@ -124,13 +126,98 @@ def choose_params(
 
 
 def _chosen_optimizer(base: SplatOptimizerParams, choices: RunChoices) -> SplatOptimizerParams:
-    rates = {
-        name: (choices.step_factor * first, choices.step_factor * last)
-        for name, (first, last) in dataclasses.asdict(base.rates).items()
-    }
     densify = dataclasses.replace(
         base.densify, max_gaussians=choices.max_gaussians or base.densify.max_gaussians
     )
     if not choices.densify:
         densify = dataclasses.replace(densify, every=0, reset_opacity_every=0)
-    return dataclasses.replace(base, rates=LearningRates(**rates), densify=densify)
+    return dataclasses.replace(_scaled(base, choices.step_factor), densify=densify)
+
+
+@dataclasses.dataclass(frozen=True)
+class RefineChoices:
+    """What users choose of reconstructive generation.
+
+    Attributes:
+        views: cameras on all rings together.
+        size_px: side of their pictures.
+        steps: of the fit, in all rounds.
+        farthest: timestep to which views are noised in the first round.
+        farthest_end: the same in the last round; 0 takes 70 % of ``farthest``.
+        rounds: how often the views are redrawn.
+        radius: distance of the cameras.
+        fov_y_deg: their field of view.
+        step_factor: on all step sizes.
+        batch: views that the model sees at once.
+        seed: of noise and fit.
+    """
+
+    views: int = 36
+    size_px: int = 512
+    steps: int = 1440
+    farthest: int = 200
+    farthest_end: int = 0
+    rounds: int = 1
+    radius: float = 3.15
+    fov_y_deg: float = 31.5
+    step_factor: float = 1.0
+    batch: int = 4
+    seed: int = 0
+
+
+SMALL_COARSE = RefineChoices(
+    views=20, size_px=64, steps=720, farthest=970, farthest_end=250, rounds=6, radius=4.5,
+    fov_y_deg=30.0, step_factor=6.5, batch=20,
+)  # fmt: skip
+"""A coarse object from a grey ball, by small models: every view starts from nearly the same noise,
+which the ball gives, so that the views agree."""
+SMALL_JUMPS = 6
+
+
+def choose_refine_params(preset: Preset, choices: RefineChoices) -> RefineParams:
+    """Reconstructive generation with the step sizes and jumps of a preset.
+
+    "small" takes `SMALL_JUMPS` even jumps and leaves the number of Gaussians as it is.
+
+    Raises:
+        ValueError: there is no such preset, or ``farthest_end`` is not below 1000.
+    """
+    base = RefineParams()
+    last = choices.farthest_end or max(choices.farthest * 7 // 10, 2)
+    optimizer = base.fit.optimizer
+    if preset == "small":
+        rates = load_ge3d_params("small").splats.optimizer.rates
+        optimizer = dataclasses.replace(
+            optimizer, rates=rates, densify=dataclasses.replace(optimizer.densify, every=0)
+        )
+        first_jump, last_jump = choices.farthest // SMALL_JUMPS, last // SMALL_JUMPS
+        jumps = (first_jump, first_jump + 1), (last_jump, last_jump + 1)
+    else:
+        load_ge3d_params(preset)  # its error, if it does not exist
+        jump = min(75, choices.farthest // 2)
+        last = max(last, jump + 2)
+        jumps = (jump, 2 * jump), (jump, min(2 * jump, last))
+    return RefineParams(
+        rings=spread_rings(choices.views),
+        radius=choices.radius,
+        fov_y_deg=choices.fov_y_deg,
+        size_px=choices.size_px,
+        nodes=NodeParams(8, *jumps, choices.farthest, last),
+        rounds=choices.rounds,
+        batch=choices.batch,
+        fit=dataclasses.replace(
+            base.fit,
+            num_steps=choices.steps,
+            seed=choices.seed,
+            optimizer=_scaled(optimizer, choices.step_factor),
+        ),
+        seed=choices.seed,
+    )
+
+
+def _scaled(optimizer: SplatOptimizerParams, factor: float) -> SplatOptimizerParams:
+    rates = {
+        name: (factor * first, factor * last)
+        for name, (first, last) in dataclasses.asdict(optimizer.rates).items()
+    }
+    return dataclasses.replace(optimizer, rates=LearningRates(**rates))

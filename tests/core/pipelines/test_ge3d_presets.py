@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from lift3d.core.diffusion.trajectories import sample_timesteps
 from lift3d.core.pipelines.ge3d_presets import (
     PRESETS,
+    SMALL_COARSE,
+    SMALL_JUMPS,
+    RefineChoices,
     RunChoices,
     choose_params,
+    choose_refine_params,
     load_ge3d_params,
 )
+from lift3d.core.pipelines.reconstructive_refine import RefineParams
 
 
 def test_the_paper_preset_holds_the_published_numbers() -> None:
@@ -77,3 +84,31 @@ def test_presets_are_known_by_name() -> None:
 def test_an_unknown_preset_is_refused(unchecked_shapes) -> None:
     with pytest.raises(ValueError, match="choose paper, reference, small"):
         load_ge3d_params("best")
+
+
+def test_refining_by_the_paper_is_what_the_pipeline_does_by_itself() -> None:
+    assert choose_refine_params("paper", RefineChoices()) == RefineParams()
+
+
+def test_refining_by_small_models_takes_even_jumps_and_keeps_the_gaussians() -> None:
+    made = choose_refine_params("small", SMALL_COARSE)
+    nodes = made.nodes
+    generator = torch.Generator().manual_seed(0)
+    first = sample_timesteps(nodes, 0.0, generator).tolist()
+    last = sample_timesteps(nodes, 1.0, generator).tolist()
+    assert len(first) == len(last) == SMALL_JUMPS + 1
+    assert 900 < first[-1] <= 970 and 200 < last[-1] <= 250
+    assert made.fit.optimizer.densify.every == 0 and made.fit.num_steps == 720
+    small = load_ge3d_params("small").splats.optimizer.rates
+    assert made.fit.optimizer.rates.means[0] == pytest.approx(6.5 * small.means[0])
+
+
+def test_the_last_round_of_refining_is_nearer_unless_told_otherwise() -> None:
+    assert choose_refine_params("paper", RefineChoices(farthest=400)).nodes.farthest_end == 280
+    told = choose_refine_params("paper", RefineChoices(farthest=400, farthest_end=120))
+    assert told.nodes.farthest_end == 120
+
+
+def test_refining_refuses_a_preset_that_does_not_exist(unchecked_shapes) -> None:
+    with pytest.raises(ValueError, match="choose paper, reference, small"):
+        choose_refine_params("best", RefineChoices())
