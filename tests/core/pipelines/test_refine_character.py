@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from lift3d.core.camera import make_stdgen_rig
-from lift3d.core.mesh import Mesh
+from lift3d.core.mesh import Mesh, merge_meshes
 from lift3d.core.pipelines import refine_character as module
 from lift3d.core.pipelines.align_levels import mirrored
 from lift3d.core.pipelines.character_levels import render_levels
@@ -163,8 +163,10 @@ def test_shifted_views_are_registered(levels):
 
 
 def test_unseen_vertices_keep_the_colours_of_the_start(levels):
-    """The top of the lower ball is covered by the fixed one in all views."""
-    shell = ball("body", 0.6)
+    """The ball lies in the cavity of a fixed hollow one, which covers it in all views."""
+    cavity = ball("body", 0.5)
+    cavity = replace(cavity, faces=cavity.faces.flip(1))
+    shell = merge_meshes([ball("body", 0.6), cavity], "body")
     hidden = ball("clothes", 0.3)
     made = refine_character(
         [layer(hidden, levels["body"], (1, 0))], fixed=[shell], register=False, check_mirror=False
