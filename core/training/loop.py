@@ -174,7 +174,7 @@ class TrainingLoop:
         """
         tell = _log_new_messages() if on_progress is None else on_progress
         report = _Report(self.params, self.step)
-        torch.set_flush_denormal(True)  # tiny numbers made S-LRM's steps twice as long on a CPU
+        torch.set_flush_denormal(True)  # arithmetic on them is slow on a CPU
         try:
             while self.step < self.params.steps:
                 report.add(self.train_step(loss))
