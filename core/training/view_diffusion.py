@@ -81,7 +81,7 @@ def make_unet(params: ViewDiffusionParams, channels: int = 16, size: int = 8) ->
     """A small diffusers ``UNet2DConditionModel``, fresh, with attention at the lower level.
 
     The text also reaches every block, pooled and added to the embedding of the time: attention at
-    4x4 alone left the text without effect for 2000 steps.
+    4x4 alone left the text nearly without effect for 2000 steps.
     """
     from diffusers import UNet2DConditionModel
 
