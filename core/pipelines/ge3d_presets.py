@@ -180,7 +180,7 @@ def choose_refine_params(preset: Preset, choices: RefineChoices) -> RefineParams
     "small" takes `SMALL_JUMPS` even jumps and leaves the number of Gaussians as it is.
 
     Raises:
-        ValueError: there is no such preset, or ``farthest_end`` is not below 1000.
+        ValueError: there is no such preset, or a timestep is too small for two nodes or above 1000.
     """
     base = RefineParams()
     last = choices.farthest_end or max(choices.farthest * 7 // 10, 2)
@@ -190,13 +190,16 @@ def choose_refine_params(preset: Preset, choices: RefineChoices) -> RefineParams
         optimizer = dataclasses.replace(
             optimizer, rates=rates, densify=dataclasses.replace(optimizer.densify, every=0)
         )
-        first_jump, last_jump = choices.farthest // SMALL_JUMPS, last // SMALL_JUMPS
+        first_jump, last_jump = (max(far // SMALL_JUMPS, 1) for far in (choices.farthest, last))
         jumps = (first_jump, first_jump + 1), (last_jump, last_jump + 1)
     else:
         load_ge3d_params(preset)  # its error, if it does not exist
         jump = min(75, choices.farthest // 2)
-        last = max(last, jump + 2)
-        jumps = (jump, 2 * jump), (jump, min(2 * jump, last))
+        if choices.farthest_end:
+            last_jump = max(min(jump, last // 2), 1)
+        else:
+            last, last_jump = max(last, jump + 2), jump
+        jumps = (jump, 2 * jump), (last_jump, min(2 * last_jump, last))
     return RefineParams(
         rings=spread_rings(choices.views),
         radius=choices.radius,

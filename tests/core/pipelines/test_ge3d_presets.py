@@ -105,8 +105,12 @@ def test_refining_by_small_models_takes_even_jumps_and_keeps_the_gaussians() -> 
 
 def test_the_last_round_of_refining_is_nearer_unless_told_otherwise() -> None:
     assert choose_refine_params("paper", RefineChoices(farthest=400)).nodes.farthest_end == 280
-    told = choose_refine_params("paper", RefineChoices(farthest=400, farthest_end=120))
-    assert told.nodes.farthest_end == 120
+    for preset in ("paper", "small"):
+        for end in (4, 50, 120):
+            told = choose_refine_params(preset, RefineChoices(farthest=400, farthest_end=end))
+            assert told.nodes.farthest_end == end
+            last = sample_timesteps(told.nodes, 1.0, torch.Generator().manual_seed(0))
+            assert 0 < int(last[-1]) <= end
 
 
 def test_refining_refuses_a_preset_that_does_not_exist(unchecked_shapes) -> None:
