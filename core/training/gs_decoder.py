@@ -41,6 +41,7 @@ from .encoded_orbits import DrawnOrbit, EncodedOrbits, encode_orbits, read_vae
 from .loop import LoopParams, Losses, TrainingLoop
 from .orbit_dataset import OrbitDatasetParams, open_orbits
 from .orbit_sheets import TrainingOrbits
+from .pixel_losses import pixel_losses
 from .splat_losses import SplatLossParams, mean_losses, splat_losses
 from .workers import find_workers
 
@@ -69,6 +70,8 @@ class GsDecoderParams:
         rendered_views: views per object and step that are compared.
         novel_share: share of them that are not given.
         losses: weights.
+        pixel_steps: first steps, which compare Gaussians with the pixels they stand for instead of
+            drawing them (`pixel_losses`); not in the paper.
         held_out: last objects of the data, which are not trained on.
         gradient_checkpointing: less memory, more time.
         device: "cpu", "cuda" or empty.
@@ -89,6 +92,7 @@ class GsDecoderParams:
     rendered_views: int = 4
     novel_share: float = 0.5
     losses: SplatLossParams = SplatLossParams()
+    pixel_steps: int = 0
     held_out: int = 16
     gradient_checkpointing: bool = False
     device: str = ""
@@ -135,8 +139,10 @@ class DecoderTraining(nn.Module):
         self.num_trained = data.num_trained(params.held_out)
 
     def loss(self, step: int, generator: torch.Generator) -> Losses:
-        """L_3D of one batch, and the PSNR of its renders."""
+        """L_3D of one batch and the PSNR of its renders; `pixel_losses` in the first steps."""
         drawn = self.data.draw(self.params.batch, self.num_trained, generator)
+        if step < self.params.pixel_steps:
+            return self._pixel_loss(drawn)
         parts = []
         for item, cloud in zip(drawn, self.decode(drawn), strict=True):
             shown = compared_views(
@@ -149,6 +155,15 @@ class DecoderTraining(nn.Module):
                 parts.append(splat_losses(cloud, rig, truth, self.params.losses, generator))
         losses = mean_losses(parts)
         return {**losses, "psnr": -10 * losses["rgb"].detach().clamp(min=1e-9).log10()}
+
+    def _pixel_loss(self, drawn: list[DrawnOrbit]) -> Losses:
+        orbits, parts = self.data.orbits, []
+        for item, cloud in zip(drawn, self.decode(drawn), strict=True):
+            given = item.inputs(orbits, self.params.num_frames)
+            rig = orbits.rig(item.index, given, item.start).to(cloud.means.device)
+            with torch.autocast(cloud.means.device.type, enabled=False):
+                parts.append(pixel_losses(cloud, rig, orbits.views(item.index, given)))
+        return mean_losses(parts)
 
     def decode(self, drawn: list[DrawnOrbit]) -> list[GaussianCloud]:
         """Gaussians of objects from the latents of their given views."""

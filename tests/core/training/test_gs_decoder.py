@@ -96,6 +96,16 @@ def test_the_loss_reaches_decoder_and_image_encoder(scene) -> None:
     assert float(again["total"]) == float(losses["total"])
 
 
+def test_the_first_steps_compare_pixels_and_the_later_ones_renders(scene) -> None:
+    folder, data = scene
+    training = DecoderTraining(make_params(folder, pixel_steps=2), data)
+    parts = [training.loss(step, torch.Generator().manual_seed(0)) for step in (0, 1, 2)]
+    assert ["pixel_depth" in found for found in parts] == [True, True, False]
+    assert "rgb" in parts[2] and "psnr" in parts[2]
+    parts[0]["total"].backward()
+    assert all(value.grad is not None for value in training.decoder.heads.parameters())
+
+
 def test_without_the_picture_there_is_no_image_encoder(scene) -> None:
     folder, data = scene
     training = DecoderTraining(make_params(folder, use_picture=False), data)
