@@ -9,8 +9,8 @@ import torch
 
 from ..core.geometry.uv import UnwrapParams, unwrap_mesh
 from ..core.mesh import Mesh
-from ..core.pipelines.texture_parts import bake_own_texture, texture_parts
-from ..core.pipelines.texture_projection import TextureParams, project_vertex_colors
+from ..core.pipelines.texture_parts import bake_own_texture, color_parts, texture_parts
+from ..core.pipelines.texture_projection import TextureParams
 from ..core.rendering.projection import VertexProjectionParams
 from .host import ADVANCED, compute_device, io, make_progress, make_schema
 from .sockets import (
@@ -24,7 +24,7 @@ from .sockets import (
     rig_from_link,
     rig_input,
 )
-from .sockets_mesh import mesh_from_link, mesh_to_link, meshes_from_link
+from .sockets_mesh import mesh_to_link, meshes_from_link
 from .widgets import share_input, texture_size_input
 
 CATEGORY = "Lift3D/Texture"
@@ -161,7 +161,10 @@ class ProjectVertexColors(io.ComfyNode):
             "and as fine as the mesh.",
             search_aliases=["vertex colours", "color mesh", "multiview bake"],
             inputs=[
-                mesh_input(tooltip="Mesh to colour; a texture that it has is dropped."),
+                mesh_input(
+                    tooltip="Mesh to colour, or a batch of parts, which stay apart; a texture that "
+                    "it has is dropped."
+                ),
                 *view_inputs(),
                 *projection_inputs(),
             ],
@@ -182,9 +185,9 @@ class ProjectVertexColors(io.ComfyNode):
         masks: Any = None,
     ) -> Any:
         params = VertexProjectionParams(cos_power=angle_falloff)
-        (whole,), *scene, silhouettes = _on_device([mesh_from_link(mesh)], images, rig, masks)
-        colored, coverage = project_vertex_colors(
-            whole, *scene, masks=silhouettes, params=params, keep_original=keep_original
+        parts, *scene, silhouettes = _on_device(meshes_from_link(mesh), images, rig, masks)
+        colored, coverage = color_parts(
+            parts, *scene, masks=silhouettes, params=params, keep_original=keep_original
         )
         seen = float((coverage >= params.confidence).float().mean())
         return io.NodeOutput(mesh_to_link(colored), seen)

@@ -13,7 +13,9 @@ from ..camera import ViewRig
 from ..geometry.dilation import dilate_texture
 from ..mesh import Material, Mesh
 from ..progress import ProgressCallback, ignore_progress, share_progress
+from ..rendering.projection import VertexProjectionParams
 from ..rendering.texels import rasterize_texels
+from .merge_parts import merge_parts
 from .texture_projection import (
     TextureParams,
     TextureProjection,
@@ -21,7 +23,45 @@ from .texture_projection import (
     own_shine,
     own_texel_values,
     project_texture,
+    project_vertex_colors,
 )
+
+
+def color_parts(
+    parts: Sequence[Mesh],
+    views: Float[Tensor, "view height width channel"],
+    rig: ViewRig,
+    *,
+    masks: Float[Tensor, "view height width"] | None = None,
+    params: VertexProjectionParams | None = None,
+    keep_original: bool = False,
+) -> tuple[list[Mesh], Float[Tensor, " vertex"]]:
+    """Colour the vertices of each part of a scene; see `project_vertex_colors`.
+
+    A part hides what is behind it on the others. Each keeps its name and material.
+
+    Returns:
+        The parts in their order, and how well each vertex was seen, part by part.
+
+    Raises:
+        ValueError: no view sees any of them, or the inputs do not fit together.
+    """
+    whole, seen = project_vertex_colors(
+        merge_parts(parts), views, rig, masks=masks, params=params, keep_original=keep_original
+    )
+    assert whole.vertex_colors is not None
+    colors = whole.vertex_colors.split([part.num_vertices for part in parts])
+    colored = [
+        replace(
+            part,
+            vertex_colors=own,
+            texture=None,
+            metallic_roughness=None,
+            material=replace(part.material, base_color=(1.0, 1.0, 1.0)),
+        )
+        for part, own in zip(parts, colors, strict=True)
+    ]
+    return colored, seen
 
 
 def texture_parts(

@@ -22,7 +22,7 @@ from lift3d.nodes import (
     texture,
     views,
 )
-from lift3d.nodes.sockets_mesh import mesh_from_link, mesh_to_link
+from lift3d.nodes.sockets_mesh import mesh_from_link, mesh_to_link, meshes_from_link
 from lift3d.nodes.sockets_splat import cloud_from_link, cloud_to_link
 from node_calls import outputs
 
@@ -169,6 +169,9 @@ def test_drawn_views_come_back_as_vertex_colors() -> None:
     colors = mesh_from_link(colored).vertex_colors
     assert torch.allclose(colors, torch.full_like(colors, 0.25), atol=0.02)
     assert 0.5 < seen <= 1
+    half = ball.copy().apply_scale(0.5)
+    pair, _ = outputs(texture.ProjectVertexColors, mesh=[ball, half], images=images, rig=rig)
+    assert [part.num_vertices for part in meshes_from_link(pair)] == [642, 642]
 
 
 def test_the_number_of_views_must_be_that_of_the_rig(mesh_link) -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 from lift3d.core.camera import make_kiss3dgen_rig
-from lift3d.core.mesh import Mesh
+from lift3d.core.mesh import Material, Mesh
 from lift3d.core.pipelines.merge_parts import merge_parts
-from lift3d.core.pipelines.texture_parts import bake_own_texture, texture_parts
+from lift3d.core.pipelines.texture_parts import bake_own_texture, color_parts, texture_parts
 from lift3d.core.pipelines.texture_projection import TextureParams
 from lift3d.core.rendering.mesh import render_mesh
 from lift3d.core.rendering.texture import sample_texture
@@ -85,3 +85,23 @@ def test_a_texture_moves_to_new_coordinates() -> None:
     wanted = sample_texture(first.texture, first.uvs[first.faces].mean(dim=1))
     shown = sample_texture(again.texture, again.uvs[again.faces].mean(dim=1))
     assert float((shown - wanted).abs().max()) < 0.05
+
+
+def test_vertex_colors_are_those_of_the_views_part_by_part(scene) -> None:
+    parts, views = scene
+    grey = [
+        replace(
+            part, vertex_colors=None, material=Material(base_color=(0.5, 0.5, 0.5), roughness=0.3)
+        )
+        for part in parts
+    ]
+    colored, seen = color_parts(grey, views, make_kiss3dgen_rig())
+    assert [part.name for part in colored] == ["left", "right", "hidden", "nothing"]
+    assert len(seen) == sum(part.num_vertices for part in parts)
+    for color, before, part in zip((RED, BLUE), grey, colored, strict=False):
+        assert torch.equal(part.vertices, before.vertices) and torch.equal(part.faces, before.faces)
+        assert part.material == Material(roughness=0.3)
+        middle = part.vertex_colors.median(dim=0).values
+        assert torch.allclose(middle, torch.tensor(color), atol=0.03)
+    first = parts[0].num_vertices + parts[1].num_vertices
+    assert float(seen[first:].max()) == 0.0, "the ball inside the left one is seen by nobody"
