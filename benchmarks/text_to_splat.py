@@ -9,6 +9,7 @@ same seed, cameras and step sizes. Columns of the comparison:
 - category: share whose silhouettes are nearest to an object of the category asked for,
 - IoU: mean overlap with the nearest silhouettes of that category,
 - sharpness: mean colour gradient inside the object, as a share of that of a made object,
+- detail: how near that share is to 1, as share or one over it; blur and speckles both lower it,
 - edge: width of silhouettes in pixels (smaller is crisper),
 - s: seconds per object.
 """
@@ -65,7 +66,8 @@ OBJECTIVES: tuple[ObjectiveKind, ...] = ("ge3d", "sds", "ism")
 SHEET_RIG = make_orbit_rig([0.0, 120.0, 240.0], 15.0, radius=4.5)
 SHARP_PX = 128
 COLUMNS = (
-    "objective", "iterations", "evaluations", "hue", "category", "IoU", "sharpness", "edge", "s",
+    "objective", "iterations", "evaluations", "hue", "category", "IoU", "sharpness", "detail",
+    "edge", "s",
 )  # fmt: skip
 COARSE_GUIDANCE = 5.0
 
@@ -115,6 +117,7 @@ class Made:
     category: bool
     iou: float
     sharpness: float
+    detail: float
     edge_px: float
     seconds: float
     evaluations: int
@@ -204,10 +207,10 @@ def make_one(task: Task) -> Made:
         cloud, report = text_to_splat(case.prompt, model_named(task.model), cloud, task.params)
         evaluations = report.evaluations
     seconds = time.perf_counter() - began
-    score = score_splats(cloud, case, library)
+    score, sharp = score_splats(cloud, case, library), relative_sharpness(cloud, case)
     return Made(
         case, cloud, score.hue_is_dominant, score.category_is_right,
-        category_iou(cloud, case, library), relative_sharpness(cloud, case),
+        category_iou(cloud, case, library), sharp, min(sharp, 1 / max(sharp, 1e-6)),
         edge_width_px(splat_silhouettes(centred_splats(cloud))), seconds, evaluations,
     )  # fmt: skip
 
@@ -250,7 +253,7 @@ def table_row(kind: str, made: list[Made], iterations: int) -> str:
     return (
         f"| {kind} | {iterations} | {mean('evaluations'):.0f} | {100 * mean('hue'):.0f} % | "
         f"{100 * mean('category'):.0f} % | {mean('iou'):.3f} | {mean('sharpness'):.2f} | "
-        f"{mean('edge_px'):.2f} | {mean('seconds'):.0f} |"
+        f"{mean('detail'):.2f} | {mean('edge_px'):.2f} | {mean('seconds'):.0f} |"
     )
 
 
