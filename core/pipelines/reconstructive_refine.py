@@ -26,6 +26,7 @@ from ..rendering.splats import render_splats
 from .camera_schedule import step_generator
 from .mesh_to_splat import SplatFitParams, fit_splats
 from .splat_optimizer import DensifyParams, LearningRates, SplatOptimizerParams
+from .white_cut import cut_from_white
 
 PICTURES = 4
 
@@ -43,6 +44,8 @@ class RefineParams:
             last one the end.
         rounds: how often pictures are made from the present Gaussians.
         batch: pictures that the model sees at once.
+        cut: cut the pictures out of their white background before the fit, which makes outlines
+            crisp; for models that know no other background (`cut_from_white`).
         fit: of all rounds together; the steps are shared out.
         seed: of noise and nodes.
     """
@@ -54,6 +57,7 @@ class RefineParams:
     nodes: NodeParams = field(default_factory=lambda: NodeParams(8, (75, 150), (75, 140), 200, 140))
     rounds: int = 1
     batch: int = 4
+    cut: bool = False
     fit: SplatFitParams = field(
         default_factory=lambda: SplatFitParams(
             num_steps=1440,  # 40 passes over 36 pictures
@@ -144,8 +148,13 @@ def refine_reconstructively(
             pictures = redraw_views(now, rig, model, distiller, params, turn, on_progress=told)
             told = _shifted(on_progress, done + batches, total)
             fit = replace(params.fit, num_steps=steps, seed=params.fit.seed + turn)
-            if steps:
-                now = fit_splats(pictures, rig, initial_cloud=now, params=fit, on_progress=told)
+            if not steps:
+                continue
+            cut = cut_from_white(pictures) if params.cut else None
+            now = fit_splats(
+                pictures if cut is None else cut.rgb, rig, None if cut is None else cut.masks,
+                initial_cloud=now, params=fit, on_progress=told,
+            )  # fmt: skip
         return RefinedSplat(now, pictures, rig)
 
 

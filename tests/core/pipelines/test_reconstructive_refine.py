@@ -12,7 +12,8 @@ from lift3d.core.diffusion.guidance import GuidedPrompt
 from lift3d.core.diffusion.objective import Distiller, NonFiniteError
 from lift3d.core.diffusion.schedules import timestep_sigmas
 from lift3d.core.diffusion.trajectories import NodeParams, ode_step
-from lift3d.core.pipelines.mesh_to_splat import SplatFitParams
+from lift3d.core.pipelines import reconstructive_refine
+from lift3d.core.pipelines.mesh_to_splat import SplatFitParams, fit_splats
 from lift3d.core.pipelines.reconstructive_refine import (
     RefineParams,
     camera_angles,
@@ -26,6 +27,7 @@ from lift3d.core.pipelines.splat_optimizer import (
     LearningRates,
     SplatOptimizerParams,
 )
+from lift3d.core.pipelines.white_cut import cut_from_white
 from lift3d.core.rendering.splats import render_splats
 
 FIT = SplatFitParams(
@@ -104,6 +106,26 @@ def test_gaussians_follow_the_redrawn_views() -> None:
     assert errors[0] < 0.6 * errors[1]
     middle = drawn[:, 14:18, 14:18].mean(dim=(0, 1, 2))
     assert float((middle - torch.tensor(RED)).abs().max()) < 0.35
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_pictures_are_cut_out_of_white_before_the_fit_if_wanted(monkeypatch, cut: bool) -> None:
+    seen = []
+
+    def fit(views, rig, masks=None, **more):
+        seen.append((views, masks))
+        return fit_splats(views, rig, masks, **more)
+
+    monkeypatch.setattr(reconstructive_refine, "fit_splats", fit)
+    params = replace(SMALL, cut=cut, fit=replace(FIT, num_steps=1))
+    made = refine_reconstructively("a ball", WishfulModel(), start(), OBJECTIVE, params)
+    ((views, masks),) = seen
+    if not cut:
+        assert masks is None and torch.equal(views, made.pictures)
+        return
+    wanted = cut_from_white(made.pictures)
+    assert torch.equal(views, wanted.rgb) and torch.equal(masks, wanted.masks)
+    assert 0.05 < float(masks.mean()) < 0.95
 
 
 def test_rounds_redraw_and_share_the_steps() -> None:
