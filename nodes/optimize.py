@@ -153,8 +153,8 @@ class RefineSplats(io.ComfyNode):
                     options=["paper", "small"],
                     default="paper",
                     tooltip="Step sizes of the fit: paper for big models, small for the embedded "
-                    "one, which leaves the number of Gaussians as it is and cuts the redrawn views "
-                    "out of their white background.",
+                    "one, which leaves the number of Gaussians as it is, moves those that fade to "
+                    "the object, and cuts the redrawn views out of their white background.",
                     **ADVANCED,
                 ),
                 ObjectiveSocket.Input(

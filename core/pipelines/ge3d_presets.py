@@ -177,8 +177,8 @@ SMALL_JUMPS = 6
 def choose_refine_params(preset: Preset, choices: RefineChoices) -> RefineParams:
     """Reconstructive generation with the step sizes and jumps of a preset.
 
-    "small" takes `SMALL_JUMPS` even jumps, leaves the number of Gaussians as it is and cuts the
-    pictures out of their background.
+    "small" takes `SMALL_JUMPS` even jumps, leaves the number of Gaussians as it is, moves those
+    that fade and cuts the pictures out of their background.
 
     Raises:
         ValueError: there is no such preset, or a timestep is too small for two nodes or above 1000.
@@ -210,6 +210,7 @@ def choose_refine_params(preset: Preset, choices: RefineChoices) -> RefineParams
         rounds=choices.rounds,
         batch=choices.batch,
         cut=preset == "small",
+        respawn=preset == "small",
         fit=dataclasses.replace(
             base.fit,
             num_steps=choices.steps,

@@ -25,6 +25,7 @@ from ..progress import Progress, ProgressCallback, ignore_progress
 from ..rendering.splats import render_splats
 from .camera_schedule import step_generator
 from .mesh_to_splat import SplatFitParams, fit_splats
+from .respawn_splats import respawn_faint
 from .splat_optimizer import DensifyParams, LearningRates, SplatOptimizerParams
 from .white_cut import cut_from_white
 
@@ -46,6 +47,8 @@ class RefineParams:
         batch: pictures that the model sees at once.
         cut: cut the pictures out of their white background before the fit, which makes outlines
             crisp; for models that know no other background (`cut_from_white`).
+        respawn: before the fits of later rounds, move Gaussians that have faded to where the object
+            is (`respawn_faint`); for fits that keep the number of Gaussians.
         fit: of all rounds together; the steps are shared out.
         seed: of noise and nodes.
     """
@@ -58,6 +61,7 @@ class RefineParams:
     rounds: int = 1
     batch: int = 4
     cut: bool = False
+    respawn: bool = False
     fit: SplatFitParams = field(
         default_factory=lambda: SplatFitParams(
             num_steps=1440,  # 40 passes over 36 pictures
@@ -150,6 +154,8 @@ def refine_reconstructively(
             fit = replace(params.fit, num_steps=steps, seed=params.fit.seed + turn)
             if not steps:
                 continue
+            if params.respawn and turn:
+                now = respawn_faint(now, seed=params.seed + turn)
             cut = cut_from_white(pictures) if params.cut else None
             now = fit_splats(
                 pictures if cut is None else cut.rgb, rig, None if cut is None else cut.masks,

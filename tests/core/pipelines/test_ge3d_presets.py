@@ -98,7 +98,8 @@ def test_refining_by_small_models_takes_even_jumps_and_keeps_the_gaussians() -> 
     last = sample_timesteps(nodes, 1.0, generator).tolist()
     assert len(first) == len(last) == SMALL_JUMPS + 1
     assert 900 < first[-1] <= 970 and 200 < last[-1] <= 250
-    assert made.cut and not choose_refine_params("paper", RefineChoices()).cut
+    paper = choose_refine_params("paper", RefineChoices())
+    assert made.cut and made.respawn and not (paper.cut or paper.respawn)
     assert made.fit.optimizer.densify.every == 0 and made.fit.num_steps == 720
     small = load_ge3d_params("small").splats.optimizer.rates
     assert made.fit.optimizer.rates.means[0] == pytest.approx(6.5 * small.means[0])

@@ -128,6 +128,20 @@ def test_pictures_are_cut_out_of_white_before_the_fit_if_wanted(monkeypatch, cut
     assert 0.05 < float(masks.mean()) < 0.95
 
 
+def test_faded_gaussians_come_back_in_later_rounds_if_wanted() -> None:
+    begin = start()
+    faint = replace(begin, opacities=torch.where(begin.means[:, 0] > 0.2, 0.001, begin.opacities))
+    still = SplatFitParams(num_steps=2, optimizer=SplatOptimizerParams(
+        LearningRates(opacity_logits=(1e-9, 1e-9)), DensifyParams(every=0, reset_opacity_every=0)
+    ))  # fmt: skip
+    made = {}
+    for respawn in (False, True):
+        params = replace(SMALL, rounds=2, respawn=respawn, fit=still)
+        result = refine_reconstructively("a ball", WishfulModel(), faint, OBJECTIVE, params)
+        made[respawn] = float((result.cloud.opacities < 0.05).float().mean())
+    assert made[False] > 0.1 and made[True] == 0.0
+
+
 def test_rounds_redraw_and_share_the_steps() -> None:
     model, steps = WishfulModel(), []
     nodes = NodeParams(4, (150, 151), (150, 151), 500, 500)  # three of them below the cap
