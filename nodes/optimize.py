@@ -154,7 +154,7 @@ class RefineSplats(io.ComfyNode):
                     default="paper",
                     tooltip="Step sizes of the fit: paper for big models, small for the embedded "
                     "one, which leaves the number of Gaussians as it is, moves those that fade to "
-                    "the object, and cuts the redrawn views out of their white background.",
+                    "the object, and cuts the redrawn views out of white; white parts go too.",
                     **ADVANCED,
                 ),
                 ObjectiveSocket.Input(

@@ -24,6 +24,7 @@ from .texture_projection import (
     own_texel_values,
     project_texture,
     project_vertex_colors,
+    with_vertex_colors,
 )
 
 
@@ -51,16 +52,7 @@ def color_parts(
     )
     assert whole.vertex_colors is not None
     colors = whole.vertex_colors.split([part.num_vertices for part in parts])
-    colored = [
-        replace(
-            part,
-            vertex_colors=own,
-            texture=None,
-            metallic_roughness=None,
-            material=replace(part.material, base_color=(1.0, 1.0, 1.0)),
-        )
-        for part, own in zip(parts, colors, strict=True)
-    ]
+    colored = [with_vertex_colors(part, own) for part, own in zip(parts, colors, strict=True)]
     return colored, seen
 
 

@@ -135,14 +135,18 @@ def project_vertex_colors(
         seen = weight >= params.confidence
         backdrop = fill_unseen_vertices(mesh, colors, seen if bool(seen.any()) else weight > 0)
     colors = (trust * colors + (1 - trust) * backdrop).clamp(0, 1)
-    colored = replace(
+    return with_vertex_colors(mesh, colors), weight.clamp(0, 1)
+
+
+def with_vertex_colors(mesh: Mesh, colors: Float[Tensor, "vertex 3"]) -> Mesh:
+    """The mesh with these colours alone: no texture, a white factor; the rest of it stays."""
+    return replace(
         mesh,
         vertex_colors=colors.to(mesh.vertices.dtype),
         texture=None,
         metallic_roughness=None,
         material=replace(mesh.material, base_color=(1.0, 1.0, 1.0)),
     )
-    return colored, weight.clamp(0, 1)
 
 
 @torch.no_grad()

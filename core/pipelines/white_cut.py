@@ -16,6 +16,8 @@ from torch.nn import functional
 
 LEAST_COLOR = 0.2
 """What is nearer to white than this counts as mixed with it, whatever lies beside it."""
+LEAST_SHARE = 0.1
+"""Colours are not unmixed from less than this of the object: they would be noise."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ def cut_from_white(
     Args:
         views: sRGB pictures on white, 0..1.
         reach_px: half the width of the blur; the colour of the object is looked for so far away.
+            2 suits pictures of 64 px from an autoencoder that shrinks by 8.
         steepness: slope of the new coverage at the middle of the outline; 1 keeps the old one.
 
     Raises:
@@ -56,6 +59,6 @@ def cut_from_white(
     full = functional.max_pool2d(distance, side, 1, reach_px).clamp(min=LEAST_COLOR)
     share = (distance / full).clamp(0, 1)
     masks = ((share - 0.5) * steepness + 0.5).clamp(0, 1)
-    own = (missing / share.clamp(min=0.1)).clamp(0, 1)
+    own = (missing / share.clamp(min=LEAST_SHARE)).clamp(0, 1)
     rgb = 1 - own * masks
     return CutViews(rgb.permute(0, 2, 3, 1), masks[:, 0])

@@ -107,6 +107,8 @@ class GsDecoderParams:
                 f"negative, got {self.num_frames}, {self.batch}, {self.rendered_views} and "
                 f"{self.held_out}."
             )
+        if self.pixel_steps < 0:
+            raise ValueError(f"pixel_steps must not be negative, got {self.pixel_steps}.")
         if not 0 <= self.novel_share <= 1:
             raise ValueError(f"novel_share must lie within 0..1, got {self.novel_share}.")
 

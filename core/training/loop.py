@@ -299,30 +299,28 @@ class TrainingLoop:
 
 
 class _Report:
-    """Means of the losses since the last line of the log."""
+    """Means of the losses since the last line of the log; losses may come and go."""
 
     def __init__(self, params: LoopParams, first_step: int) -> None:
         self.params = params
         self.first_step = first_step
         self.started = time.monotonic()
-        self.sums: dict[str, float] = {}
-        self.count = 0
+        self.values: dict[str, list[float]] = {}
         self.text = ""
 
     def add(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += 1
+            self.values.setdefault(name, []).append(value)
 
     def close(self, step: int) -> dict[str, float]:
         """Means since the last report; they begin anew, and ``text`` says them."""
         seconds = time.monotonic() - self.started
-        means = {name: value / self.count for name, value in self.sums.items()}
+        means = {name: sum(found) / len(found) for name, found in self.values.items()}
         listed = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
         pace = seconds / max(step - self.first_step, 1)
         left = pace * (self.params.steps - step) / 60
         self.text = f"step {step}: {listed}; {pace:.3f} s per step, {left:.1f} min left"
-        self.sums, self.count = {}, 0
+        self.values = {}
         return {"step": float(step), **means}
 
 

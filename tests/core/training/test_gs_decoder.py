@@ -103,6 +103,8 @@ def test_the_first_steps_compare_pixels_and_the_later_ones_renders(scene) -> Non
     assert ["pixel_depth" in found for found in parts] == [True, True, False]
     assert "rgb" in parts[2] and "psnr" in parts[2]
     parts[0]["total"].backward()
+    with pytest.raises(ValueError, match="pixel_steps"):
+        make_params(folder, pixel_steps=-1)
     assert all(value.grad is not None for value in training.decoder.heads.parameters())
 
 

@@ -198,3 +198,16 @@ def test_two_workers_do_what_one_does_with_twice_the_accumulation(tmp_path: Path
     loop.run(line.loss)
     single = [line.weight.item(), line.bias.item(), loop.history[0]["total"]]
     assert results[0][1:] == pytest.approx(single, rel=1e-5)
+
+
+def test_a_loss_that_comes_later_is_averaged_over_the_steps_that_had_it(tmp_path) -> None:
+    line = Line()
+
+    def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        found = {"total": line.loss(step, generator)["total"]}
+        return found if step < 6 else {**found, "late": torch.tensor(5.0)}
+
+    loop = TrainingLoop(line, tmp_path, PARAMS)
+    loop.run(loss, on_progress=lambda progress: None)
+    assert ["late" in row for row in loop.history] == [False, True, True]
+    assert [row["late"] for row in loop.history[1:]] == [5.0, 5.0]
