@@ -166,27 +166,30 @@ class RefineChoices:
 
 
 SMALL_COARSE = RefineChoices(
-    views=20, size_px=64, steps=720, farthest=970, farthest_end=250, rounds=6, radius=4.5,
-    fov_y_deg=30.0, step_factor=6.5, batch=20,
+    views=20, size_px=64, steps=720, farthest=970, farthest_end=120, rounds=6, radius=4.5,
+    fov_y_deg=30.0, step_factor=3.25, batch=20,
 )  # fmt: skip
 """A coarse object from a grey ball, by small models: every view starts from nearly the same noise,
 which the ball gives, so that the views agree."""
 SMALL_JUMPS = 6
+SMALL_MASK_WEIGHT = 1.0
+"""Views that a small model redraws differ at their outlines; weighting coverage keeps haze away."""
 
 
 def choose_refine_params(preset: Preset, choices: RefineChoices) -> RefineParams:
     """Reconstructive generation with the step sizes and jumps of a preset.
 
-    "small" takes `SMALL_JUMPS` even jumps, leaves the number of Gaussians as it is, moves those
-    that fade and cuts the pictures out of their background.
+    "small" takes up to `SMALL_JUMPS` even jumps, leaves the number of Gaussians as it is, moves
+    those that fade, cuts the pictures out of their background and fits the coverage more strictly.
 
     Raises:
         ValueError: there is no such preset, or a timestep is too small for two nodes or above 1000.
     """
     base = RefineParams()
     last = choices.farthest_end or max(choices.farthest * 7 // 10, 2)
-    optimizer = base.fit.optimizer
+    optimizer, mask_weight = base.fit.optimizer, base.fit.mask_weight
     if preset == "small":
+        mask_weight = SMALL_MASK_WEIGHT
         rates = load_ge3d_params("small").splats.optimizer.rates
         optimizer = dataclasses.replace(
             optimizer, rates=rates, densify=dataclasses.replace(optimizer.densify, every=0)
@@ -215,6 +218,7 @@ def choose_refine_params(preset: Preset, choices: RefineChoices) -> RefineParams
             base.fit,
             num_steps=choices.steps,
             seed=choices.seed,
+            mask_weight=mask_weight,
             optimizer=_scaled(optimizer, choices.step_factor),
         ),
         seed=choices.seed,

@@ -105,11 +105,13 @@ class RefinedSplat:
         cloud: the Gaussians.
         pictures: of the last round, on white.
         rig: their cameras.
+        evaluations: latents that the model was asked about.
     """
 
     cloud: GaussianCloud
     pictures: Float[Tensor, "view height width 3"]
     rig: ViewRig
+    evaluations: int
 
 
 def refine_reconstructively(
@@ -161,7 +163,7 @@ def refine_reconstructively(
                 pictures if cut is None else cut.rgb, rig, None if cut is None else cut.masks,
                 initial_cloud=now, params=fit, on_progress=told,
             )  # fmt: skip
-        return RefinedSplat(now, pictures, rig)
+        return RefinedSplat(now, pictures, rig, distiller.denoise.entries)
 
 
 def ring_cameras(params: RefineParams) -> ViewRig:

@@ -154,6 +154,8 @@ def test_rounds_redraw_and_share_the_steps() -> None:
     assert len(steps) == 2 * (batches + 3) and steps[-1] == (12, 12)
     assert [s for s, _ in steps] == list(range(1, 13))
     assert model.calls == 2 * batches * 2 * 3
+    # per view and jump once on the way up, twice (with and without the text) on the way down
+    assert made.evaluations == 2 * 5 * 3 * 3
     assert made.cloud.num_gaussians == start().num_gaussians
 
 
