@@ -171,6 +171,10 @@ SMALL_COARSE = RefineChoices(
 )  # fmt: skip
 """A coarse object from a grey ball, by small models: every view starts from nearly the same noise,
 which the ball gives, so that the views agree."""
+SMALL_SHARP = dataclasses.replace(
+    SMALL_COARSE, steps=240, farthest=300, farthest_end=120, rounds=2, seed=1
+)
+"""What ends a run of small models: the views are redrawn nearby, cut out of white, and fitted."""
 SMALL_JUMPS = 6
 SMALL_MASK_WEIGHT = 1.0
 """Views that a small model redraws differ at their outlines; weighting coverage keeps haze away."""
