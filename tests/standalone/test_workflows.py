@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from lift3d.core.formats import read_mesh, read_splats
+from lift3d.core.pipelines.ge3d_presets import SMALL_COARSE, SMALL_SHARP, load_ge3d_params
 from lift3d.standalone.runner import compile_workflow, node_classes, node_specs, run_workflow
 from lift3d.standalone.workflow_file import WorkflowError, read_workflow
 from lift3d.standalone.workflow_steps import unknown_nodes
@@ -94,6 +95,25 @@ def test_it_validates_with_the_values_it_stores(name: str) -> None:
         prompts = [step for step in steps if step.title == title]
         assert first.title == "Load Diffusion Model"
         assert len(prompts) == 1 and words in prompts[0].values
+
+
+def test_text_to_splat_stores_what_the_presets_of_small_models_say() -> None:
+    path = ROOT / "workflows" / "text_to_splat.json"
+    steps = compile_workflow(read_workflow(path), [], node_classes())
+    values = {step.title: step.values for step in steps}
+    for title, choices in (("Coarse Object", SMALL_COARSE), ("Sharpen", SMALL_SHARP)):
+        assert vars(choices).items() <= values[title].items()
+        assert values[title]["preset"] == "small"
+    small, stored = load_ge3d_params("small").objective, values["Distillation Objective"]
+    nodes = small.alignment.nodes
+    assert [stored["guidance"], stored["perp_neg"], stored["max_jumps"]] == [
+        small.guidance_scale, small.perp_neg, nodes.num_jumps,
+    ]  # fmt: skip
+    ranges = {"begin": (nodes.jump_begin, nodes.farthest_begin)}
+    ranges["end"] = nodes.jump_end, nodes.farthest_end
+    for name, (jump, farthest) in ranges.items():
+        assert (stored[f"jump_min_{name}"], stored[f"jump_max_{name}"]) == jump
+        assert stored[f"farthest_{name}"] == farthest
 
 
 @pytest.mark.parametrize("name", NAMES)
