@@ -3,10 +3,12 @@
 Every held-out prompt begins as a coarse object of the embedded model (reconstructive generation
 from a grey ball, row "start"), which each objective goes on from. Each may ask the model about the
 same number of latents; SDS and ISM, which need fewer per iteration, get more iterations, with the
-same seed and cameras, and half the step sizes (`STEP_FACTORS`). "ge3d-sharp" is GE3D as its paper
-ends it: fewer iterations, then reconstructive generation along the trajectories. Columns:
+same seed, cameras and step sizes. "ge3d" is the preset for small models, whose way up is plain
+noise; "ge3d-inversion" asks the model there, as the paper does; "ge3d-sharp" ends as the paper
+does: fewer iterations, then reconstructive generation along the trajectories. Columns:
 
 - hue: share of prompts whose hue covers most of the object's coloured pixels,
+- hue share: mean share of those pixels that have the hue asked for,
 - category: share whose silhouettes are nearest to an object of the category asked for,
 - IoU: mean overlap with the nearest silhouettes of that category,
 - sharpness: mean colour gradient inside the object, as a share of that of a made object,
@@ -66,19 +68,17 @@ from ..core.rendering.splats import render_splats
 from ..core.training.embedded_bundle import EMBEDDED_CATEGORIES, held_out_cases
 
 LOGGER = logging.getLogger(__name__)
-Method = Literal["ge3d", "ge3d-sharp", "sds", "ism"]
+Method = Literal["ge3d", "ge3d-sharp", "ge3d-inversion", "sds", "ism"]
 METHODS: tuple[Method, ...] = typing.get_args(Method)
 SHARP_SHARE = 27 / 40
 """Of GE3D's iterations that "ge3d-sharp" does: the evaluations of the rest redraw views."""
 SHEET_RIG = make_orbit_rig([0.0, 120.0, 240.0], 15.0, radius=4.5)
 SHARP_PX = 128
 COLUMNS = (
-    "objective", "iterations", "evaluations", "hue", "category", "IoU", "sharpness", "detail",
-    "edge", "s",
+    "objective", "iterations", "evaluations", "hue", "hue share", "category", "IoU", "sharpness",
+    "detail", "edge", "s",
 )  # fmt: skip
 COARSE_GUIDANCE = 3.0
-STEP_FACTORS: dict[ObjectiveKind, float] = {"ge3d": 1.0, "sds": 0.5, "ism": 0.5}
-"""On the preset's step sizes: what served each best on prompts that are not in the table."""
 
 
 @functools.cache
@@ -106,6 +106,7 @@ class Task:
         model: embedded model, or a folder.
         params: settings; None for the coarse object.
         sharpen: end with reconstructive generation.
+        seed: of the start and of the run.
         per_category: size of the silhouette library.
         gaussians: to start with.
     """
@@ -116,6 +117,7 @@ class Task:
     per_category: int
     gaussians: int
     sharpen: bool = False
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Made:
     case: PromptCase
     cloud: GaussianCloud
     hue: bool
+    hue_share: float
     category: bool
     iou: float
     sharpness: float
@@ -187,23 +190,29 @@ def evaluations_per_iteration(model: DiffusionModel, params: TextToSplatParams) 
     return distiller.denoise.entries / 40
 
 
-def params_of(kind: ObjectiveKind, iterations: int, views: int = 0) -> TextToSplatParams:
+def params_of(method: Method, iterations: int, views: int = 0) -> TextToSplatParams:
     """The small preset with one of the objectives."""
-    choices = RunChoices(
-        iterations=iterations, views=views, preview_every=0, step_factor=STEP_FACTORS[kind]
-    )
+    kind: ObjectiveKind = method if method in ("sds", "ism") else "ge3d"
+    choices = RunChoices(iterations=iterations, views=views, preview_every=0)
     params = choose_params("small", choices)
-    return replace(params, objective=replace(params.objective, kind=kind))
+    objective = replace(params.objective, kind=kind)
+    if method == "ge3d-inversion":
+        alignment = replace(objective.alignment, noising="inversion")
+        objective = replace(objective, alignment=alignment)
+    return replace(params, objective=objective)
 
 
 @functools.cache
-def coarse_splats(prompt: str, model: str, gaussians: int) -> tuple[GaussianCloud, int]:
+def coarse_splats(
+    prompt: str, model: str, gaussians: int, seed: int = 0
+) -> tuple[GaussianCloud, int]:
     """What every objective starts from: reconstructive generation from a grey ball.
 
     Returns:
         The Gaussians, and how many latents the model was asked about.
     """
-    return redrawn_splats(prompt, model, start_splats(gaussians), SMALL_COARSE)
+    choices = replace(SMALL_COARSE, seed=SMALL_COARSE.seed + seed)
+    return redrawn_splats(prompt, model, start_splats(gaussians, seed), choices)
 
 
 def redrawn_splats(
@@ -220,19 +229,22 @@ def make_one(task: Task) -> Made:
     """Make an object and score it; without iterations the coarse one."""
     case, library = task.case, library_of(task.per_category)
     began = time.perf_counter()
-    cloud, evaluations = coarse_splats(case.prompt, task.model, task.gaussians)
+    cloud, evaluations = coarse_splats(case.prompt, task.model, task.gaussians, task.seed)
     if task.params is not None:
         began = time.perf_counter()
-        cloud, report = text_to_splat(case.prompt, model_named(task.model), cloud, task.params)
+        params = replace(task.params, run=replace(task.params.run, seed=task.seed))
+        cloud, report = text_to_splat(case.prompt, model_named(task.model), cloud, params)
         evaluations = report.evaluations
     if task.sharpen:
-        cloud, more = redrawn_splats(case.prompt, task.model, cloud, SMALL_SHARP)
+        choices = replace(SMALL_SHARP, seed=SMALL_SHARP.seed + task.seed)
+        cloud, more = redrawn_splats(case.prompt, task.model, cloud, choices)
         evaluations += more
     seconds = time.perf_counter() - began
     score, sharp = score_splats(cloud, case, library), relative_sharpness(cloud, case)
     return Made(
-        case, cloud, score.hue_is_dominant, score.category_is_right,
-        category_iou(cloud, case, library), sharp, min(sharp, 1 / max(sharp, 1e-6)),
+        case, cloud, score.hue_is_dominant, score.shares.get(case.hue, 0.0),
+        score.category_is_right, category_iou(cloud, case, library), sharp,
+        min(sharp, 1 / max(sharp, 1e-6)),
         edge_width_px(splat_silhouettes(centred_splats(cloud))), seconds, evaluations,
     )  # fmt: skip
 
@@ -274,8 +286,9 @@ def table_row(kind: str, made: list[Made], iterations: int) -> str:
 
     return (
         f"| {kind} | {iterations} | {mean('evaluations'):.0f} | {100 * mean('hue'):.0f} % | "
-        f"{100 * mean('category'):.0f} % | {mean('iou'):.3f} | {mean('sharpness'):.2f} | "
-        f"{mean('detail'):.2f} | {mean('edge_px'):.2f} | {mean('seconds'):.0f} |"
+        f"{100 * mean('hue_share'):.0f} % | {100 * mean('category'):.0f} % | {mean('iou'):.3f} | "
+        f"{mean('sharpness'):.2f} | {mean('detail'):.2f} | {mean('edge_px'):.2f} | "
+        f"{mean('seconds'):.0f} |"
     )
 
 
@@ -303,11 +316,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--iterations", type=int, default=0, help="of GE3D; 0 takes the preset's")
     parser.add_argument("--views", type=int, default=0, help="per iteration; 0 takes the preset's")
     parser.add_argument("--gaussians", type=int, default=1500)
+    parser.add_argument("--seed", type=int, default=0, help="of starts and runs")
     parser.add_argument("--only", default=",".join(METHODS), help="methods, comma-separated")
     parser.add_argument("--overhead", action="store_true", help="measure the overhead alone")
     parser.add_argument("--quick", action="store_true", help="two prompts, few iterations")
     parser.add_argument("--out", type=Path, default=Path("output"))
     options = parser.parse_args(arguments)
+    unknown = set(options.only.split(",")) - set(METHODS)
+    if unknown:
+        parser.error(f"--only knows {', '.join(METHODS)}; got {', '.join(sorted(unknown))}.")
     try:
         model = model_named(options.model)
     except FileNotFoundError as error:
@@ -332,17 +349,16 @@ def compare(options: argparse.Namespace, model: DiffusionModel) -> None:
     print("\n| " + " | ".join(COLUMNS) + " |\n" + "|" + " --- |" * len(COLUMNS), flush=True)
     runs: dict[str, tuple[int, TextToSplatParams | None]] = {"start": (0, None)}
     for method in (method for method in METHODS if method in options.only.split(",")):
-        kind: ObjectiveKind = "ge3d" if method == "ge3d-sharp" else method
-        each = evaluations_per_iteration(model, params_of(kind, iterations, options.views))
+        each = evaluations_per_iteration(model, params_of(method, iterations, options.views))
         share = SHARP_SHARE if method == "ge3d-sharp" else 1.0
         number = max(round(share * budget / each), 1)
-        runs[method] = number, params_of(kind, number, options.views)
+        runs[method] = number, params_of(method, number, options.views)
     per_category = 4 if options.quick else 24
     tasks = [
         [
             Task(
                 case, options.model, params, per_category, options.gaussians,
-                sharpen=method == "ge3d-sharp",
+                sharpen=method == "ge3d-sharp", seed=options.seed,
             )
             for method, (_, params) in runs.items()
         ]

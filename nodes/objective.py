@@ -232,6 +232,15 @@ class MakeObjective(io.ComfyNode):
                 ),
                 *alignment_inputs(),
                 *score_inputs(),
+                choice(
+                    "noising",
+                    ["inversion", "random"],
+                    paper.alignment.noising,
+                    "GE3D's way up: 'inversion' asks the model, as in the paper, and keeps what "
+                    "the picture holds; 'random' adds noise as SDS does, costs nothing, and "
+                    "corrects shapes more.",
+                    **ADVANCED,
+                ),
             ],
             outputs=[ObjectiveSocket.Output("objective", tooltip="For Optimise Gaussians.")],
         )
@@ -257,6 +266,7 @@ def objective_from_widgets(values: dict[str, Any]) -> ObjectiveParams:
         jacobian=values["jacobian"],
         renormalize=values["renormalize"],
         offset_noise=values["offset_noise"],
+        noising=values["noising"],
     )
     return ObjectiveParams(
         kind=values["objective"],

@@ -271,7 +271,8 @@ def interval_weights(
     """How much the residual of each interval counts in GE3D's gradient.
 
     (sigma_{i+1} - sigma_i) * sum_{j <= i} omega_j a_j: the gradient is the sum of the residuals
-    E_{i+1} - e_i (guided minus unguided noise) with these weights.
+    E_{i+1} - e_i (guided minus unguided noise; minus the true noise if noising is random) with
+    these weights.
 
     Reference: closed form of GE3D's Eq. 8-11.
     """

@@ -167,7 +167,7 @@ class RefineChoices:
 
 SMALL_COARSE = RefineChoices(
     views=20, size_px=64, steps=720, farthest=970, farthest_end=120, rounds=6, radius=4.5,
-    fov_y_deg=30.0, step_factor=3.25, batch=20,
+    fov_y_deg=30.0, step_factor=6.5, batch=20,
 )  # fmt: skip
 """A coarse object from a grey ball, by small models: every view starts from nearly the same noise,
 which the ball gives, so that the views agree."""

@@ -59,6 +59,11 @@ def test_the_released_code_can_be_set_on_the_objective_node() -> None:
     assert made == load_ge3d_params("reference").objective
 
 
+def test_the_way_of_noising_reaches_the_objective() -> None:
+    (made,) = outputs(objective.MakeObjective, noising="random")
+    assert made.alignment.noising == "random"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

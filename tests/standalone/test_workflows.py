@@ -106,8 +106,8 @@ def test_text_to_splat_stores_what_the_presets_of_small_models_say() -> None:
         assert values[title]["preset"] == "small"
     small, stored = load_ge3d_params("small").objective, values["Distillation Objective"]
     nodes = small.alignment.nodes
-    assert [stored["guidance"], stored["perp_neg"], stored["max_jumps"]] == [
-        small.guidance_scale, small.perp_neg, nodes.num_jumps,
+    assert [stored[name] for name in ("guidance", "perp_neg", "max_jumps", "noising")] == [
+        small.guidance_scale, small.perp_neg, nodes.num_jumps, small.alignment.noising,
     ]  # fmt: skip
     ranges = {"begin": (nodes.jump_begin, nodes.farthest_begin)}
     ranges["end"] = nodes.jump_end, nodes.farthest_end

@@ -17,7 +17,7 @@ from lift3d.core.diffusion.distillation import (
 )
 from lift3d.core.diffusion.guidance import GuidedPrompt, guided_denoise
 from lift3d.core.diffusion.schedules import add_noise, signal_scale, timestep_sigmas
-from lift3d.core.diffusion.trajectories import NodeParams, ode_step
+from lift3d.core.diffusion.trajectories import NodeParams, balancing_coefficients, ode_step
 from torch.nn.functional import cosine_similarity
 
 VP, FLOW = "variance_preserving", "rectified_flow"
@@ -164,6 +164,45 @@ def test_one_jump_from_zero_with_random_noise_is_score_distillation(family):
     predicted = (far - denoised) / float(sigma)  # noise, or velocity
     true = noise if family == VP else noise - clean
     torch.testing.assert_close(ours, float(sigma) * (predicted - true))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_random_noising_by_one_jump_is_score_distillation(family):
+    toy, clean, noise = random_toy(12, family=family), draw(2, 3, 2, 2), draw(2, 3, 2, 2, seed=5)
+    prompt, timesteps = GuidedPrompt(text(1.0), text(0.0), 7.5), torch.tensor([0, 350])
+    params = AlignmentParams(NodeParams(num_jumps=1), strength=1.0, noising="random")
+    ours = align(toy, clean, prompt, family=family, timesteps=timesteps, noise=noise, params=params)
+    near, far = timestep_sigmas(timesteps, family)
+    score = score_distillation_gradient(
+        toy, clean, prompt, far, noise, family=family, weighting="uniform"
+    )
+    torch.testing.assert_close(ours, signal_scale(near, family) * (far - near) * score)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("jumps", [2, 3, 6])
+def test_random_noising_gives_the_closed_form_with_the_true_noise(family, jumps):
+    """sum_j omega_j a_j sum_{i >= j} (s_{i+1} - s_i) (E_{i+1} - noise), in float64."""
+    toy, clean, noise = random_toy(12, family=family), draw(2, 3, 2, 2), draw(2, 3, 2, 2, seed=5)
+    prompt, timesteps = GuidedPrompt(text(1.0), text(0.0), 7.5), TIMESTEPS[: jumps + 1]
+    params = AlignmentParams(NodeParams(num_jumps=jumps), strength=1.0, noising="random")
+    ours = align(toy, clean, prompt, family=family, timesteps=timesteps, noise=noise, params=params)
+    assert len(toy.entries) == jumps and sum(toy.entries) == 2 * jumps * len(clean)
+    sigmas = timestep_sigmas(timesteps, family)
+    true = noise if family == VP else noise - clean
+    state, tail = add_noise(clean, noise, float(sigmas[-1]), family), torch.zeros_like(clean)
+    omega, expected = balancing_coefficients(0, 3000, jumps), torch.zeros_like(clean)
+    for node in reversed(range(jumps)):
+        near, far = sigmas[node], sigmas[node + 1]
+        guided = (state - guided_denoise(toy, state, far.expand(2), prompt)) / far
+        state, tail = state + (near - far) * guided, tail + (far - near) * (guided - true)
+        expected += omega[node] * signal_scale(near, family) * tail
+    torch.testing.assert_close(ours, expected, atol=1e-12, rtol=0)
+
+
+def test_a_way_of_noising_that_does_not_exist_is_refused(unchecked_shapes):
+    with pytest.raises(ValueError, match="inversion or random"):
+        AlignmentParams(noising="up")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
