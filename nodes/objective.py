@@ -207,7 +207,8 @@ class MakeObjective(io.ComfyNode):
                     "inversion_text",
                     ["empty", "negative"],
                     paper.inversion_text,
-                    "Text of the way up: empty as in the paper, negative as in the released code.",
+                    "Text of the way up: empty as in the paper, negative as in the released code. "
+                    "No effect with noising random.",
                     **ADVANCED,
                 ),
                 choice(
@@ -237,8 +238,8 @@ class MakeObjective(io.ComfyNode):
                     ["inversion", "random"],
                     paper.alignment.noising,
                     "GE3D's way up: 'inversion' asks the model, as in the paper, and keeps what "
-                    "the picture holds; 'random' adds noise as SDS does, costs nothing, and "
-                    "corrects shapes more.",
+                    "the picture holds; 'random' adds noise as SDS does and costs nothing. It "
+                    "served the small embedded model better.",
                     **ADVANCED,
                 ),
             ],

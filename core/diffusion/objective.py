@@ -75,7 +75,7 @@ class ObjectiveParams:
         kind: GE3D, score distillation or interval score matching.
         guidance_scale: of the way down, positive.
         strength: factor on the gradient (lambda).
-        inversion_text: of the way up.
+        inversion_text: of the way up; nothing to GE3D with random noising, nor to SDS.
         unconditional_text: what guidance contrasts the prompt to.
         negative_prompt: the text behind "negative".
         view_template: how a view is named in the prompt.

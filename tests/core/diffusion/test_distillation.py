@@ -237,8 +237,9 @@ def test_a_perfect_prediction_of_the_noise_gives_no_score_gradient():
     torch.testing.assert_close(gradient, torch.zeros_like(gradient))
 
 
+@pytest.mark.parametrize("noising", ["inversion", "random"])
 @pytest.mark.parametrize("negatives", [0, 2])
-def test_evaluations_are_counted_as_stated(negatives):
+def test_evaluations_are_counted_as_stated(negatives, noising):
     toy, batch, nodes = random_toy(12), 3, len(TIMESTEPS) - 1
     options = {}
     if negatives:
@@ -251,9 +252,11 @@ def test_evaluations_are_counted_as_stated(negatives):
         draw(batch, 3, 2, 2),
         GuidedPrompt(text(1.0), text(0.0), 7.5, **options),
         timesteps=TIMESTEPS,
+        params=AlignmentParams(noising=noising),
     )
-    assert len(toy.entries) == 2 * nodes
-    assert sum(toy.entries) == nodes * batch + (2 + negatives) * nodes * batch
+    upward = nodes if noising == "inversion" else 0
+    assert len(toy.entries) == upward + nodes
+    assert sum(toy.entries) == upward * batch + (2 + negatives) * nodes * batch
 
 
 def test_the_surrogate_injects_the_gradient_bit_for_bit():
